@@ -1,0 +1,103 @@
+/**
+ * What the planner is told: plain data, gathered elsewhere (from files by `@tidemark/planner/node`, or by a
+ * caller from a database, QMP or a test). Nothing here is opened or read by the planner itself.
+ */
+
+/** A disk of a `<domain>`, as far as planning goes. Paths are as the XML has them, before any mapping. */
+export interface DomainDisk {
+  /** `<target dev>`: `vda`, `sdb`. */
+  readonly target: string
+  /** `<disk type>`: `file`, `block`, `network`, `volume`, `nvme`, `vhostuser`, … */
+  readonly type: string
+  /** `<disk device>`: `disk`, `cdrom`, `floppy`, `lun`. */
+  readonly device: string
+  /** The path of a file or block source; a readable name for other types; undefined for an empty drive. */
+  readonly source: string | undefined
+  /** `<driver type>`: `qcow2`, `raw`, …; undefined where the XML does not say. */
+  readonly format: string | undefined
+  readonly readonly: boolean
+  /**
+   * `<backingStore>` elements that have a source, from the first below the top to the deepest.
+   * Undefined: the XML does not say. Empty: an empty `<backingStore/>`, so the chain ends at the top.
+   */
+  readonly backingStore: readonly BackingStore[] | undefined
+}
+
+export interface BackingStore {
+  readonly type: string
+  readonly source: string | undefined
+  readonly format: string | undefined
+}
+
+export interface DomainFacts {
+  readonly name: string
+  readonly uuid: string | undefined
+  readonly disks: readonly DomainDisk[]
+}
+
+/** One `<disk>` of a `<domaincheckpoint>`. */
+export interface CheckpointDisk {
+  /** Target name (or source path) as written. */
+  readonly name: string
+  readonly checkpoint: 'no' | 'bitmap'
+  /** The bitmap's name; libvirt's default is the checkpoint's name. */
+  readonly bitmap: string | undefined
+}
+
+export interface CheckpointFacts {
+  readonly name: string
+  readonly description: string | undefined
+  readonly parent: string | undefined
+  /** Unix seconds. */
+  readonly creationTime: number | undefined
+  /** Undefined when the XML has no `<disks>`: every writable disk is then a `bitmap` disk. */
+  readonly disks: readonly CheckpointDisk[] | undefined
+  /** The domain as it was at that time; libvirt stores it, hand-made metadata may lack it. */
+  readonly domain: DomainFacts | undefined
+}
+
+/** One persistent bitmap as an image's directory has it. */
+export interface BitmapFacts {
+  readonly name: string
+  /** Bytes. */
+  readonly granularity: number
+  /** The `auto` flag: QEMU records into it. */
+  readonly recording: boolean
+  /** The `in-use` flag on disk: a writer did not finish. */
+  readonly inconsistent: boolean
+  /** What is wrong with its directory entry, if anything: it cannot be read. */
+  readonly corrupt: string | undefined
+}
+
+/** One image of a disk's backing chain, read now. */
+export interface LayerFacts {
+  /** The path that was opened (after mapping). */
+  readonly filename: string
+  /** The path before mapping, as the domain or the image above names it. */
+  readonly namedAs: string
+  readonly format: string
+  /** Why the image could not be read; the fields below are then empty. */
+  readonly problem: LayerProblem | undefined
+  /** Bytes. */
+  readonly virtualSize: number | undefined
+  /** qcow2 only: `0.10` (v2, cannot hold bitmaps) or `1.1` (v3). */
+  readonly compat: string | undefined
+  /** A writer (a running QEMU) holds the image. */
+  readonly locked: boolean
+  /** The bitmaps extension is there but autoclear bit 0 is clear: all its bitmaps are inconsistent. */
+  readonly bitmapsStale: boolean
+  readonly bitmaps: readonly BitmapFacts[]
+}
+
+export interface LayerProblem {
+  readonly code: 'image-missing' | 'image-unreadable' | 'image-corrupt' | 'image-unsupported' | 'image-denied' | 'backing-cycle'
+  readonly message: string
+}
+
+/** Everything `planBackup` looks at. */
+export interface BackupFacts {
+  readonly domain: DomainFacts
+  readonly checkpoints: readonly CheckpointFacts[]
+  /** Disk target → its backing chain now, top layer first. A disk whose source cannot be read offline has none. */
+  readonly chains: ReadonlyMap<string, readonly LayerFacts[]>
+}
