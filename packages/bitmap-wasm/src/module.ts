@@ -1,0 +1,96 @@
+import { wasmBase64 } from './generated/wasm.js'
+
+/** Sizes, limits and masks that the AssemblyScript sources define: read from the module, never repeated here. */
+type Constant =
+  | 'HEAP_BASE'
+  | 'EXTENSION_BYTES'
+  | 'MAX_BITMAPS'
+  | 'MAX_DIRECTORY_BYTES'
+  | 'MIN_ENTRY_BYTES'
+  | 'ENTRY_RECORD_BYTES'
+  | 'RUN_RECORD_BYTES'
+  | 'MAX_BITMAP_BYTES'
+  | 'MAX_TABLE_ENTRIES'
+  | 'MIN_GRANULARITY_BITS'
+  | 'MAX_GRANULARITY_BITS'
+  | 'MAX_NAME_BYTES'
+  | 'FLAG_IN_USE'
+  | 'FLAG_AUTO'
+  | 'FLAG_EXTRA_DATA_COMPATIBLE'
+
+/** The kernels, as the module exports them; pointers and lengths in bytes unless named otherwise. */
+export interface Kernels {
+  parseExtension(src: number, clusterBits: number, fileBytes: number, out: number): number
+  parseDirectory(
+    src: number,
+    length: number,
+    position: number,
+    directoryBytes: number,
+    maxEntries: number,
+    clusterBits: number,
+    sizeBytes: number,
+    fileBytes: number,
+    out: number,
+  ): number
+  decodeTable(
+    src: number,
+    entries: number,
+    firstEntry: number,
+    clusterBits: number,
+    bitmapBytes: number,
+    fileBytes: number,
+    out: number,
+    maxRuns: number,
+  ): number
+  union(dst: number, src: number, length: number): void
+  intersection(dst: number, src: number, length: number): void
+  difference(dst: number, src: number, length: number): void
+  xor(dst: number, src: number, length: number): void
+  maskTail(dst: number, bits: number, length: number): void
+  count(src: number, length: number): number
+  edges(
+    src: number,
+    bits: number,
+    previous: number,
+    base: number,
+    granularity: number,
+    out: number,
+    maxEdges: number,
+  ): number
+  refine(src: number, coarseBit: number, shift: number, dst: number, fineBits: number): void
+  coarsen(src: number, fineBits: number, shift: number, dst: number, dstBit: number): void
+  readonly lastConsumed: WebAssembly.Global
+  readonly lastEntries: WebAssembly.Global
+  readonly lastBits: WebAssembly.Global
+  readonly lastBit: WebAssembly.Global
+}
+
+// Compiled once, on first use; a WebAssembly.Module holds no state, so engines can share it.
+let compiled: WebAssembly.Module | undefined
+
+export function compileModule(): WebAssembly.Module {
+  if (compiled === undefined) {
+    const text = atob(wasmBase64)
+    const bytes = new Uint8Array(text.length)
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i)
+    compiled = new WebAssembly.Module(bytes)
+  }
+  return compiled
+}
+
+let constants: Record<string, unknown> | undefined
+
+/** The value of a constant that the AssemblyScript sources export. */
+export function wasmConstant(
+  name: Constant | `EXT_${string}` | `ENTRY_${string}` | `TABLE_${string}`,
+): number {
+  constants ??= instantiate(new WebAssembly.Memory({ initial: 1, maximum: 1 }))
+  const global = constants[name]
+  if (!(global instanceof WebAssembly.Global)) throw new RangeError(`no constant ${name} in the module`)
+  return Number(global.value)
+}
+
+export function instantiate(memory: WebAssembly.Memory): Record<string, unknown> & Kernels {
+  const instance = new WebAssembly.Instance(compileModule(), { env: { memory } })
+  return instance.exports as unknown as Record<string, unknown> & Kernels
+}
