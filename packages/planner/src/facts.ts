@@ -90,7 +90,13 @@ export interface LayerFacts {
 }
 
 export interface LayerProblem {
-  readonly code: 'image-missing' | 'image-unreadable' | 'image-corrupt' | 'image-unsupported' | 'image-denied' | 'backing-cycle'
+  readonly code:
+    | 'image-missing'
+    | 'image-unreadable'
+    | 'image-corrupt'
+    | 'image-unsupported'
+    | 'image-denied'
+    | 'backing-cycle'
   readonly message: string
 }
 

@@ -1,0 +1,86 @@
+/**
+ * What the planner throws. Things that are wrong with a disk are reasons in a plan, never errors; an error means
+ * that there is no plan at all: the question cannot be asked, or a document cannot be read.
+ */
+
+/** Plain data that says what an error or a reason was judged from. Keys are camelCase; JSON output has kebab-case. */
+export type Evidence = Readonly<Record<string, EvidenceValue | undefined>>
+export type EvidenceValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly EvidenceValue[]
+  | { readonly [key: string]: EvidenceValue }
+
+/** The base of every error of this package: `code` is a literal, `evidence` is plain data. */
+export abstract class PlannerError extends Error {
+  abstract readonly code: string
+  readonly evidence: Evidence
+
+  constructor(message: string, evidence: Evidence = {}, options?: ErrorOptions) {
+    super(message, options)
+    this.name = new.target.name
+    this.evidence = evidence
+  }
+}
+
+/** Where and how an XML document fails. */
+export interface XmlFault {
+  /** The element or attribute at fault: `<domain>`, `<disk> @type`, `document`. */
+  readonly structure: string
+  /** 1-based; undefined where no position is known. */
+  readonly line?: number | undefined
+  /** 1-based, in UTF-16 units. */
+  readonly column?: number | undefined
+  readonly expected?: string | undefined
+  /** What is there instead. Only names and enumerated values: never text that could be a secret. */
+  readonly found?: string | undefined
+}
+
+/**
+ * A document that is not well-formed XML, is refused for safety, or is not the document asked for.
+ *
+ * It never quotes the source: `<domain>` as libvirt stores it may hold passwords. For the same reason it has no
+ * `cause`: the XML library's own messages quote what they stumble over.
+ */
+export class XmlError extends PlannerError {
+  readonly code = 'invalid-xml'
+  readonly structure: string
+  readonly line: number | undefined
+  readonly column: number | undefined
+  readonly expected: string | undefined
+  readonly found: string | undefined
+
+  constructor(problem: string, fault: XmlFault) {
+    const where = fault.line === undefined ? '' : ` (line ${fault.line}, column ${fault.column ?? 1})`
+    super(`${problem}${where}`, { ...fault })
+    this.structure = fault.structure
+    this.line = fault.line
+    this.column = fault.column
+    this.expected = fault.expected
+    this.found = fault.found
+  }
+}
+
+export type PlanErrorCode =
+  /** The asked checkpoint is not among the facts. */
+  | 'checkpoint-missing'
+  /** A disk asked for is not one of the domain's disks that can be backed up. */
+  | 'disk-unknown'
+  /** The domain has no writable, non-empty disk. */
+  | 'domain-without-disks'
+  /** A plan with a disk of mode `unknown` cannot be turned into commands. */
+  | 'plan-unknown'
+  /** A disk has no folder of its own for the backup's target or scratch file: name one. */
+  | 'target-dir-needed'
+
+/** A question that has no plan for an answer. */
+export class PlanError extends PlannerError {
+  readonly code: PlanErrorCode
+
+  constructor(code: PlanErrorCode, message: string, evidence: Evidence = {}) {
+    super(message, evidence)
+    this.code = code
+  }
+}

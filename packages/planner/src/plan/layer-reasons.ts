@@ -1,0 +1,86 @@
+/** Reasons that an image gives: it cannot be read, is of the wrong format or size, or is held by a writer. */
+import type { DomainDisk, LayerFacts, LayerProblem } from '../facts.js'
+import { type Reason, reason } from './reasons.js'
+
+const PROBLEM_ADVICE: Record<LayerProblem['code'], string> = {
+  'image-missing':
+    'is not there. Restore it, or tell where the images are now (--map-source OLD=NEW); without it the disk cannot ' +
+    'be read at all',
+  'image-unreadable': 'cannot be read. Look at the permissions and the storage under it',
+  'image-corrupt':
+    'is damaged, and QEMU refuses to open it. Run tidemark check on it; repair it or restore it before anything else',
+  'image-unsupported': 'uses a feature that is not supported here. A newer tool may be able to read it',
+  'image-denied': 'was not opened, since the caller does not allow that reference. Allow it, then plan again',
+  'backing-cycle':
+    'names itself as its own backing file, directly or in a circle. Mend its backing file name',
+}
+
+/** Denied by our own caller: libvirt may well open it, so nothing is known; every other problem is libvirt's too. */
+export function layerProblem(
+  target: string,
+  layer: number,
+  facts: LayerFacts,
+  problem: LayerProblem,
+): Reason {
+  const place = layer === 0 ? `The image of ${target}` : `Layer ${layer} of ${target}'s chain`
+  const message = `${place}, ${facts.filename}, ${PROBLEM_ADVICE[problem.code]}. (${problem.message})`
+  const severity = problem.code === 'image-denied' ? 'unknown' : 'blocks'
+  return reason(problem.code, severity, message, { layer, filename: facts.filename, detail: problem.message })
+}
+
+export function sourceNotReadable(disk: DomainDisk): Reason {
+  return reason(
+    'source-not-readable',
+    'unknown',
+    `Disk ${disk.target} (${disk.type}: ${disk.source}) cannot be read offline, so its bitmaps are not known. Plan ` +
+      'where it can be read, ask libvirt while the domain runs, or copy the disk whole.',
+    { type: disk.type },
+  )
+}
+
+export function notQcow2(disk: DomainDisk, format: string, declaredBy: 'domain' | 'image'): Reason {
+  const who = declaredBy === 'domain' ? 'the domain declares it as' : 'its image is'
+  return reason(
+    'not-qcow2',
+    'blocks',
+    `Disk ${disk.target} (${disk.source}) cannot hold bitmaps: ${who} ${format}, and only qcow2 has them. Copy it ` +
+      'whole every time, or convert it to qcow2.',
+    { format, declaredBy },
+  )
+}
+
+export function imageInUse(
+  disk: DomainDisk,
+  layer: number,
+  facts: LayerFacts,
+  onDisk: string | undefined,
+): Reason {
+  return reason(
+    'image-in-use',
+    'unknown',
+    `${facts.filename} (layer ${layer} of ${disk.target}) is held by a writer, most likely the running domain: its ` +
+      "bitmaps are in QEMU's memory, and those on disk are behind. Shut the domain down and plan again, or let " +
+      `libvirt make the backup.${onDisk === undefined ? '' : ` (As the disk has it now: ${onDisk}.)`}`,
+    { layer, filename: facts.filename, ...(onDisk === undefined ? {} : { onDisk }) },
+  )
+}
+
+/** QEMU merges only bitmaps of equal disk sizes, so its transaction, and libvirt's backup with it, fails. */
+export function layerSizeDiffers(
+  disk: DomainDisk,
+  layers: readonly number[],
+  chain: readonly LayerFacts[],
+): Reason {
+  const sizes = layers.map(layer => {
+    const { filename, virtualSize } = chain[layer]!
+    return { layer, filename, virtualSize: virtualSize ?? 0 }
+  })
+  const list = sizes.map(({ filename, virtualSize }) => `${filename} ${virtualSize}`).join(', ')
+  return reason(
+    'layer-size-differs',
+    'blocks',
+    `The layers of ${disk.target} whose bitmaps must be merged differ in disk size (bytes: ${list}): the disk was ` +
+      'resized between them, and QEMU merges only bitmaps of equal size. Copy it whole.',
+    { sizes },
+  )
+}

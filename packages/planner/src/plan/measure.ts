@@ -1,0 +1,110 @@
+/**
+ * What only the bitmaps' bodies tell. The planner reads nothing: `bodyQueries` says what to measure, the caller
+ * measures (`@tidemark/planner/node` does for files), and `planBackup` judges again with the answers.
+ */
+import { buildCheckpointTree, type CheckpointTree } from '../checkpoints/tree.js'
+import type { BackupFacts, LayerFacts } from '../facts.js'
+import { findBitmap } from '../validity.js'
+import type { BackupPlan, DiskPlan } from './types.js'
+
+/** What to measure for one disk. */
+export interface BodyQuery {
+  readonly target: string
+  /** Size the union of these, clipped to the disk. Granularities may differ: the union is of bytes, exact. */
+  readonly union: readonly { readonly layer: number; readonly filename: string; readonly bitmap: string }[]
+  readonly subsets: readonly SubsetQuery[]
+}
+
+/**
+ * Is the newer checkpoint's bitmap inside the older one's, in one layer? Both record every write since they began,
+ * so a bit that only the newer has is a write that the older one lost.
+ */
+export interface SubsetQuery {
+  /** The newer checkpoint. */
+  readonly checkpoint: string
+  readonly layer: number
+  readonly filename: string
+  readonly older: string
+  readonly newer: string
+  /**
+   * Bytes: the coarser of both granularities. Compare at this one, each granule dirty that either touches: a coarse
+   * newer bitmap marks bytes around a write that a fine older one rightly leaves clean.
+   */
+  readonly granularity: number
+}
+
+export interface SubsetViolation {
+  /** The newer checkpoint, whose bitmap has bits that the asked one's lacks. */
+  readonly checkpoint: string
+  readonly layer: number
+  readonly filename: string
+  readonly missingBytes: number
+  /** Guest offset of the first such granule. */
+  readonly firstOffset: number
+}
+
+export interface BodyError {
+  readonly layer: number
+  readonly filename: string
+  readonly bitmap: string
+  readonly message: string
+  /** True where QEMU would load it all the same (references past the end of the file, read as clean). */
+  readonly qemuLoads?: boolean
+}
+
+/** The answers for one disk. A subset that holds is not mentioned. */
+export interface DiskMeasurement {
+  /** Undefined where the union could not be measured. */
+  readonly dirtyBytes: number | undefined
+  readonly violations: readonly SubsetViolation[]
+  readonly errors: readonly BodyError[]
+}
+
+/** Disk target → answers. */
+export type Measurements = ReadonlyMap<string, DiskMeasurement>
+
+/**
+ * What to measure for a plan: one query for each disk with something to merge. A disk in use is left out: its bodies
+ * on disk are behind those in QEMU's memory, so any number from them would be wrong.
+ *
+ * @param facts the facts that the plan was made from
+ * @example
+ * ```ts
+ * const first = planBackup(facts, { incremental: 'cp1' })
+ * const measurements = await measureMyself(bodyQueries(facts, first))
+ * const plan = planBackup(facts, { incremental: 'cp1', measurements })
+ * ```
+ */
+export function bodyQueries(facts: BackupFacts, plan: BackupPlan): BodyQuery[] {
+  const newer = newerCheckpoints(buildCheckpointTree(facts.checkpoints), plan.incremental)
+  return plan.disks
+    .filter(disk => disk.merge.length > 0 && disk.mode !== 'unknown')
+    .map(disk => ({
+      target: disk.target,
+      union: disk.merge.map(({ layer, filename, bitmap }) => ({ layer, filename, bitmap })),
+      subsets: subsetQueries(disk, facts.chains.get(disk.target) ?? [], newer),
+    }))
+}
+
+/** In a circle nothing is newer than anything: only descendants that are not ancestors too. */
+function newerCheckpoints(tree: CheckpointTree, asked: string): readonly string[] {
+  const ancestors = new Set(tree.ancestors(asked))
+  return tree.descendants(asked).filter(name => !ancestors.has(name))
+}
+
+function subsetQueries(
+  disk: DiskPlan,
+  chain: readonly LayerFacts[],
+  newer: readonly string[],
+): SubsetQuery[] {
+  const queries: SubsetQuery[] = []
+  for (const { layer, filename, bitmap: older, granularity } of disk.merge) {
+    for (const checkpoint of newer) {
+      const entry = chain[layer] && findBitmap(chain[layer], checkpoint)
+      if (!entry?.recording || entry.inconsistent || entry.corrupt !== undefined) continue
+      const common = Math.max(granularity, entry.granularity)
+      queries.push({ checkpoint, layer, filename, older, newer: checkpoint, granularity: common })
+    }
+  }
+  return queries
+}

@@ -1,0 +1,141 @@
+/**
+ * What a checkpoint recorded of a disk. libvirt does not ask: a bitmap of the right name is enough for it. But a
+ * disk that was not part of the checkpoint, or was another one, has no valid "changes since".
+ */
+import type { CheckpointFacts, DomainDisk } from '../facts.js'
+import { normalizePath } from '../paths.js'
+import { type FilesNow, filesThen, likeness } from './disk-files.js'
+import { type Reason, reason } from './reasons.js'
+
+export interface Recorded {
+  readonly reasons: readonly Reason[]
+  /** Index of the layer, in the chain now, that was the top at the checkpoint; undefined: not known or not there. */
+  readonly topThen: number | undefined
+}
+
+/** Looks a disk up in the checkpoint, by target and by files. Pure; never throws. */
+export function recordedDisk(checkpoint: CheckpointFacts, disk: DomainDisk, now: FilesNow): Recorded {
+  const { name, domain } = checkpoint
+  if (domain === undefined) {
+    const asNow = { target: disk.target, source: disk.source, readonly: false }
+    return {
+      reasons: [withoutDomain(checkpoint, disk), ...entryReasons(checkpoint, disk, asNow)],
+      topThen: undefined,
+    }
+  }
+
+  const then = matchDisk(domain.disks, disk, now)
+  if (then === undefined) {
+    const sameTarget = domain.disks.find(other => other.target === disk.target)
+    const missing = sameTarget
+      ? sourceChanged(name, disk, sameTarget, now)
+      : notInCheckpoint(checkpoint, disk)
+    return { reasons: [missing], topThen: undefined }
+  }
+  const top = filesThen(then)[0]
+  return {
+    reasons: [
+      ...(then.target === disk.target ? [] : [targetChanged(name, disk, then, now)]),
+      ...entryReasons(checkpoint, disk, then),
+    ],
+    topThen: top === undefined ? undefined : now.get(top),
+  }
+}
+
+/** The disk of that time which is most surely this one; at equal likeness the one at the same target. */
+function matchDisk(disks: readonly DomainDisk[], disk: DomainDisk, now: FilesNow): DomainDisk | undefined {
+  const ranked = disks.map(then => {
+    const sameTarget = then.target === disk.target
+    const like = likeness(then, now)
+    // Across targets a shared template proves nothing.
+    return { then, rank: like === 1 && !sameTarget ? 0 : like && like * 2 + Number(sameTarget) }
+  })
+  const best = ranked.sort((a, b) => b.rank - a.rank)[0]
+  return best && best.rank > 0 ? best.then : undefined
+}
+
+type EntryDisk = Pick<DomainDisk, 'target' | 'source' | 'readonly'>
+
+/** The checkpoint's own `<disk>` entry: by the target of that time, or by source path. */
+function entryReasons(checkpoint: CheckpointFacts, disk: DomainDisk, then: EntryDisk): Reason[] {
+  const source = then.source && normalizePath(then.source)
+  const entry = checkpoint.disks?.find(
+    ({ name }) => name === then.target || (source !== undefined && normalizePath(name) === source),
+  )
+  if (checkpoint.disks === undefined) {
+    return then.readonly ? [excluded(checkpoint, disk, 'read-only')] : []
+  }
+  if (entry === undefined) return [excluded(checkpoint, disk, 'not-listed')]
+  if (entry.checkpoint === 'no') return [excluded(checkpoint, disk, 'checkpoint-no')]
+  if (entry.bitmap === undefined || entry.bitmap === checkpoint.name) return []
+  return [
+    reason(
+      'bitmap-name-differs',
+      'note',
+      `Checkpoint '${checkpoint.name}' records the bitmap '${entry.bitmap}' for ${disk.target}, but a backup uses ` +
+        `the one named after the checkpoint: '${checkpoint.name}' is looked for. (libvirt uses the recorded name ` +
+        'only to delete it.)',
+      { checkpoint: checkpoint.name, recorded: entry.bitmap },
+    ),
+  ]
+}
+
+const EXCLUDED = {
+  'checkpoint-no': "was left out of it (checkpoint='no')",
+  'not-listed': 'is not among the disks that it lists',
+  'read-only': 'was read-only at that time, so it is no part of it',
+} as const
+
+function excluded(checkpoint: CheckpointFacts, disk: DomainDisk, why: keyof typeof EXCLUDED): Reason {
+  return reason(
+    'disk-excluded',
+    'blocks',
+    `Disk ${disk.target} ${EXCLUDED[why]}: nothing recorded its changes for checkpoint '${checkpoint.name}'. ` +
+      'Copy it whole, and include it in the next checkpoint.',
+    { checkpoint: checkpoint.name, why },
+  )
+}
+
+function notInCheckpoint(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {
+  const knownTargets = checkpoint.domain?.disks.map(({ target }) => target) ?? []
+  return reason(
+    'disk-not-in-checkpoint',
+    'blocks',
+    `Disk ${disk.target} (${disk.source}) was not part of the domain at checkpoint '${checkpoint.name}', which had ` +
+      `${knownTargets.join(', ') || 'no disks'}: it was plugged in later. Copy it whole, and take a new checkpoint.`,
+    { checkpoint: checkpoint.name, knownTargets },
+  )
+}
+
+function sourceChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, now: FilesNow): Reason {
+  const before = filesThen(then)
+  return reason(
+    'disk-source-changed',
+    'blocks',
+    `Target ${disk.target} was another disk at checkpoint '${checkpoint}': then ${before.join(' over ') || 'empty'}, ` +
+      `now ${disk.source}, with no file in common. A bitmap in it cannot stand for changes since that checkpoint. ` +
+      'Copy it whole.',
+    { checkpoint, filesThen: before, filesNow: [...now.keys()] },
+  )
+}
+
+function targetChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, now: FilesNow): Reason {
+  const file = filesThen(then).find(name => now.has(name)) ?? disk.source ?? ''
+  return reason(
+    'disk-target-changed',
+    'note',
+    `Disk ${disk.target} was ${then.target} at checkpoint '${checkpoint}': it is the same disk (${file}), unplugged ` +
+      'and plugged in again. If something else wrote to it in between, no bitmap shows that: verify it first.',
+    { checkpoint, targetThen: then.target, file },
+  )
+}
+
+function withoutDomain(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {
+  return reason(
+    'checkpoint-without-domain',
+    'note',
+    `The metadata of checkpoint '${checkpoint.name}' holds no <domain>, so it cannot be checked that ${disk.target} ` +
+      'was this same disk then, nor which image was its top. Only its list of disks was looked at.',
+    { checkpoint: checkpoint.name },
+  )
+}
