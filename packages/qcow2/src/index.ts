@@ -1,1 +1,51 @@
-export {}
+// What this package's own interfaces are made of, so that a caller needs no second import.
+export { type BitmapEngine, createEngine, type MergeOperation } from '@tidemark/bitmap-wasm'
+export {
+  type BitmapOperand,
+  COMBINE_ARENA_BYTES,
+  type CombineOptions,
+  countDirty,
+  dirtyExtents,
+} from './bitmaps/combine.js'
+export { type BitmapDirectory, diskBytes, type PersistentBitmap } from './bitmaps/directory.js'
+export {
+  type BitmapSource,
+  type BitmapSourceOptions,
+  findBitmap,
+  openBitmap,
+  type StretchState,
+} from './bitmaps/source.js'
+export { type BackingReference, parseBackingName } from './chain/backing-name.js'
+export {
+  type ChainLayer,
+  closeChain,
+  type ImageOpener,
+  type ImageReference,
+  type OpenChainOptions,
+  type OpenedImage,
+  openChain,
+} from './chain/open-chain.js'
+export { probeFormat } from './chain/probe.js'
+export {
+  CorruptImageError,
+  Qcow2Error,
+  type Qcow2ErrorCode,
+  ShortReadError,
+  UnsupportedFeatureError,
+} from './errors.js'
+export { type Finding, findingToError } from './findings.js'
+export {
+  extensionMagic,
+  extensionName,
+  type HeaderExtension,
+  parseExtensions,
+  parseFeatureNames,
+} from './format/extensions.js'
+export { autoclear, compatible, type FeatureName, type FeatureType, incompatible } from './format/features.js'
+export { parseHeader, type Qcow2Header } from './format/header.js'
+export { checkHeader } from './format/header-check.js'
+export { type ImageInspection, inspectImage } from './image/inspect.js'
+export { openImage } from './image/open.js'
+export { type GuestOffset, guestOffset, type HostOffset, hostOffset } from './offsets.js'
+export { memoryStorage } from './storage/memory.js'
+export { checkRange, type ImageStorage, readBytes } from './storage/storage.js'

@@ -1,1 +1,3 @@
-export {}
+export { openFile } from './file-storage.js'
+export { type ImageLocks, readLocks } from './locks.js'
+export { fileOpener } from './opener.js'

@@ -1,0 +1,73 @@
+/** Every error that this package throws for a bad image or a failed read has one of these codes. */
+export type Qcow2ErrorCode =
+  | 'not-qcow2'
+  | 'corrupt-image'
+  | 'unsupported-feature'
+  | 'short-read'
+  | 'read-failed'
+  | 'image-missing'
+  | 'image-in-use'
+  | 'reference-denied'
+  | 'bitmap-missing'
+  | 'bitmap-inconsistent'
+  | 'bitmaps-stale'
+  | 'disk-size-differs'
+
+/** Base class; `code` tells kinds apart, `details` holds the evidence as plain data. Caller mistakes are RangeError or TypeError. */
+export class Qcow2Error extends Error {
+  readonly code: Qcow2ErrorCode
+  readonly details: Readonly<Record<string, unknown>>
+
+  constructor(
+    code: Qcow2ErrorCode,
+    message: string,
+    details: Readonly<Record<string, unknown>> = {},
+    options?: { cause?: unknown },
+  ) {
+    super(message, options)
+    this.name = new.target.name
+    this.code = code
+    this.details = details
+  }
+}
+
+/** A structure of the image is not as the specification has it. */
+export class CorruptImageError extends Qcow2Error {
+  /**
+   * @param where the structure, the field within it, and its host offset in bytes
+   */
+  constructor(
+    image: string,
+    where: { structure: string; field?: string; offset: number; expected: string; found: string },
+  ) {
+    const field = where.field === undefined ? '' : `, ${where.field}`
+    super(
+      'corrupt-image',
+      `${image}: ${where.structure}${field} at ${hex(where.offset)}: expected ${where.expected}, found ${where.found}`,
+      { image, ...where },
+    )
+  }
+}
+
+/** The image is sound as far as it goes, but uses what this version does not know. */
+export class UnsupportedFeatureError extends Qcow2Error {
+  constructor(image: string, feature: string) {
+    super('unsupported-feature', `${image}: ${feature} is not supported`, { image, feature })
+  }
+}
+
+/** The storage ended before the structure did. */
+export class ShortReadError extends Qcow2Error {
+  constructor(image: string, offset: number, length: number, got: number) {
+    super(
+      'short-read',
+      `${image}: ${length} bytes wanted at ${hex(offset)}, only ${got} are there (was the file cut meanwhile?)`,
+      { image, offset, length, got },
+    )
+  }
+}
+
+/** Offsets in diagnostics are hexadecimal. */
+export function hex(offset: number): string {
+  return `0x${offset.toString(16)}`
+}

@@ -1,0 +1,28 @@
+/** Big-endian reads at byte offsets of one buffer. */
+export interface Fields {
+  u8(at: number): number
+  u16(at: number): number
+  u32(at: number): number
+  /** Rounded to f64 above 2^53: such a value is larger than any file, and range checks find it. */
+  u64(at: number): number
+  /** Exact: for bit fields. */
+  bits64(at: number): bigint
+}
+
+export function fieldsOf(bytes: Uint8Array): Fields {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return {
+    u8: at => view.getUint8(at),
+    u16: at => view.getUint16(at),
+    u32: at => view.getUint32(at),
+    u64: at => view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4),
+    bits64: at => view.getBigUint64(at),
+  }
+}
+
+const utf8 = new TextDecoder('utf-8')
+
+/** Names in images are bytes; U+FFFD stands for what is not UTF-8. */
+export function text(bytes: Uint8Array): string {
+  return utf8.decode(bytes)
+}

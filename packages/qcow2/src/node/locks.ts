@@ -1,0 +1,66 @@
+import { readFile, stat } from 'node:fs/promises'
+
+// QEMU's bytes (block/file-posix.c): a permission that is held is a read lock on 100 + its number, one that must
+// not be shared with others on 200 + its number. The numbers: 0 consistent read, 1 write, 2 unchanged write,
+// 3 resize.
+const PERMISSION_BASE = 100
+const UNSHARED_BASE = 200
+const CONSISTENT_READ = 0
+const WRITE = 1
+const RESIZE = 3
+
+/** The OFD locks on one file, as /proc/locks shows them. */
+export interface ImageLocks {
+  /** False where /proc/locks cannot be read: whether someone holds the image is then not known. */
+  readonly known: boolean
+  /** Somebody may write to the image or change its size, or forbids others to read: a running QEMU. */
+  readonly writer: boolean
+}
+
+/**
+ * Tells whether QEMU, or another program that follows its lock protocol, has an image open for writing. Where
+ * this says `writer`, `qemu-img info` refuses too ("Failed to get shared "write" lock").
+ *
+ * It looks, it does not take a lock: a writer can come a moment later.
+ */
+export async function readLocks(path: string): Promise<ImageLocks> {
+  const { dev, ino } = await stat(path)
+  let text: string
+  try {
+    text = await readFile('/proc/locks', 'ascii')
+  } catch {
+    return { known: false, writer: false }
+  }
+  return { known: true, writer: holdsWriter(text, deviceKeys(dev), ino) }
+}
+
+/** `MAJOR:MINOR` in hex, as /proc/locks writes it. */
+function deviceKeys(dev: number): string {
+  const hex = (n: number) => n.toString(16).padStart(2, '0')
+  const major = (Math.floor(dev / 256) % 4096) + Math.floor(dev / 2 ** 44) * 4096
+  const minor = (dev % 256) + (Math.floor(dev / 2 ** 20) % 2 ** 24) * 256
+  return `${hex(major)}:${hex(minor)}`
+}
+
+/**
+ * Reads the text of /proc/locks: `1: OFDLCK ADVISORY READ -1 fe:00:2146437 100 101`, a `->` after the number
+ * for those who wait.
+ */
+export function holdsWriter(text: string, device: string, inode: number): boolean {
+  for (const line of text.split('\n')) {
+    const match =
+      /^\d+: OFDLCK\s+\S+\s+(READ|WRITE)\s+\S+\s+([0-9a-f]+:[0-9a-f]+):(\d+)\s+(\d+)\s+(\d+|EOF)/.exec(line)
+    if (match === null || match[2] !== device || Number(match[3]) !== inode) continue
+    const first = Number(match[4])
+    const last = match[5] === 'EOF' ? Number.POSITIVE_INFINITY : Number(match[5])
+    const covers = (byte: number) => first <= byte && byte <= last
+    if (
+      covers(PERMISSION_BASE + WRITE) ||
+      covers(PERMISSION_BASE + RESIZE) ||
+      covers(UNSHARED_BASE + CONSISTENT_READ)
+    ) {
+      return true
+    }
+  }
+  return false
+}
