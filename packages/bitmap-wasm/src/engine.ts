@@ -48,6 +48,10 @@ export interface BitmapEngine {
    * @throws RangeError when the arena has no room left
    */
   lane(byteLength: number): Lane
+  /** Remembers how much of the arena is taken, for {@link release}. */
+  mark(): number
+  /** Gives back all lanes that were taken since `mark`; they must not be used any more. */
+  release(mark: number): void
   /** Runs `use` and gives back to the arena all lanes that it took. */
   scratch<T>(use: () => T): T
   /**
@@ -112,12 +116,21 @@ class Engine implements BitmapEngine {
     return { ptr, bytes: new Uint8Array(this.#buffer, ptr, byteLength) }
   }
 
+  mark(): number {
+    return this.#next
+  }
+
+  release(mark: number): void {
+    if (!(mark <= this.#next)) throw new RangeError(`mark ${mark} lies beyond what is taken`)
+    this.#next = mark
+  }
+
   scratch<T>(use: () => T): T {
-    const mark = this.#next
+    const mark = this.mark()
     try {
       return use()
     } finally {
-      this.#next = mark
+      this.release(mark)
     }
   }
 
