@@ -1,0 +1,81 @@
+import { shellQuote } from '../paths.js'
+import type { BackupPlan, DiskPlan } from '../plan/types.js'
+import { requireKnown } from './require-known.js'
+
+export interface ShOptions {
+  /** Folder of the results. Default: the current one. */
+  readonly outDir?: string | undefined
+}
+
+/**
+ * Commands that make the backup's parts while the domain is off, for `sh -e` with `tidemark` and `qemu-img` on PATH:
+ * for each incremental disk its dirty extents in `TARGET.dirty.json`, for each full disk a whole copy in
+ * `TARGET.full.qcow2`. A disk whose images cannot be read makes the script fail, after the others are done.
+ *
+ * @returns a script with one command a line, a comment before each
+ * @throws {PlanError} `plan-unknown`
+ * @example writeFileSync('backup.sh', planToSh(plan, { outDir: '/backup/web' }))
+ */
+export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
+  requireKnown(plan)
+  const out = (name: string) => quotePath(options.outDir === undefined ? name : `${options.outDir}/${name}`)
+  const title = `# Backup of domain ${comment(plan.domain)} since checkpoint ${comment(plan.incremental)}; run with sh -e`
+  const lines = ['#!/bin/sh -e', title]
+  const unreadable = plan.disks.filter(disk => disk.mode === 'full' && !readable(disk))
+  for (const disk of plan.disks) {
+    const name = disk.target.replace(/[^\w.-]/g, '_')
+    if (disk.mode === 'incremental') {
+      lines.push(
+        `# ${comment(disk.target)}: incremental`,
+        `${mapCommand(disk)} > ${out(`${name}.dirty.json`)}`,
+      )
+    } else if (readable(disk)) {
+      const codes = disk.reasons.filter(({ severity }) => severity === 'blocks').map(({ code }) => code)
+      const source = quotePath(disk.filename ?? disk.source)
+      lines.push(
+        `# ${comment(disk.target)}: full (${[...new Set(codes)].join(', ')})`,
+        // The format is given: probing a raw disk would believe whatever header the guest wrote into it.
+        `qemu-img convert -f ${shellQuote(disk.format ?? 'raw')} -O qcow2 ${source} ${out(`${name}.full.qcow2`)}`,
+      )
+    }
+  }
+  for (const disk of unreadable) {
+    const message = `${disk.target}: not backed up: ${disk.reasons[0]?.message ?? 'its images cannot be read'}`
+    lines.push(`printf '%s\\n' ${shellQuote(message)} >&2`)
+  }
+  if (unreadable.length > 0) lines.push('exit 1')
+  return `${lines.join('\n')}\n`
+}
+
+function mapCommand(disk: DiskPlan): string {
+  const bitmaps = disk.merge.map(({ layer, filename, bitmap }) =>
+    shellQuote(layer === 0 ? bitmap : `${bitmap}@${filename}`),
+  )
+  const top = quotePath(disk.merge[0]!.filename)
+  return `tidemark map ${top} ${bitmaps.map(bitmap => `--bitmap ${bitmap}`).join(' ')} --output json`
+}
+
+const UNREADABLE = new Set([
+  'image-missing',
+  'image-unreadable',
+  'image-corrupt',
+  'image-unsupported',
+  'image-denied',
+])
+
+/** A corrupt bitmap makes QEMU refuse the image as well, so qemu-img could not copy it. */
+function readable({ reasons, filename, type }: DiskPlan): boolean {
+  if (filename === undefined && type !== 'file' && type !== 'block') return false
+  return !reasons.some(
+    ({ code }) => UNREADABLE.has(code) || code === 'backing-cycle' || code === 'bitmap-corrupt',
+  )
+}
+
+/** A file name in quotes that cannot be taken for an option. */
+function quotePath(path: string): string {
+  return shellQuote(path.startsWith('-') ? `./${path}` : path)
+}
+
+function comment(text: string): string {
+  return text.replace(/\p{Cc}/gu, ' ')
+}

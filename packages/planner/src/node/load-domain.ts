@@ -1,0 +1,126 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { PlannerError } from '../errors.js'
+import type { CheckpointFacts, DomainFacts } from '../facts.js'
+import { didYouMean, listNames } from '../nearest.js'
+import { parseCheckpoint } from '../xml/checkpoint.js'
+import { parseDomain } from '../xml/domain.js'
+import { LoadError } from './errors.js'
+import { asLoadError, readText } from './read-text.js'
+
+/** By name in libvirt's folders, or by the files themselves. */
+export type DomainLocation =
+  | {
+      readonly domain: string
+      /**
+       * A root that holds `qemu/NAME.xml` and `qemu/checkpoint/NAME/`. Default: libvirt's system folders,
+       * `/etc/libvirt/qemu` and `/var/lib/libvirt/qemu/checkpoint`.
+       */
+      readonly libvirtRoot?: string | undefined
+    }
+  | {
+      readonly domainXml: string
+      /** The folder of the checkpoints' XML files. */
+      readonly checkpointDir: string
+    }
+
+/** A checkpoint's file that could not be used. */
+export interface LoadProblem {
+  readonly file: string
+  readonly error: PlannerError
+}
+
+export interface LoadedDomain {
+  readonly domain: DomainFacts
+  /** In the order of their file names. */
+  readonly checkpoints: readonly CheckpointFacts[]
+  /** Files that were left out; libvirt too goes on without them. */
+  readonly problems: readonly LoadProblem[]
+  /** The domain's file. */
+  readonly domainXml: string
+  readonly checkpointDir: string
+}
+
+/**
+ * Reads a domain and its checkpoints' metadata. Only `*.xml` counts in the checkpoints' folder. A domain that never
+ * had a checkpoint has no such folder in libvirt's tree, which is no error; a folder named outright must be there.
+ *
+ * @throws {LoadError} the domain's file or the named folder is missing or cannot be read; a name that is none
+ * @throws {XmlError} the domain's XML cannot be used
+ * @example
+ * ```ts
+ * const { domain, checkpoints, problems } = await loadDomain({ domain: 'web' })
+ * ```
+ */
+export async function loadDomain(location: DomainLocation): Promise<LoadedDomain> {
+  const { domainXml, checkpointDir } = 'domain' in location ? locate(location) : location
+  const text = await readText(domainXml).catch(async error => {
+    throw 'domain' in location ? await domainMissing(location.domain, domainXml, error) : error
+  })
+  const domain = parseDomain(text)
+  const files = await listXml(checkpointDir).catch(error => {
+    if ('domain' in location && error instanceof LoadError && error.code === 'file-missing') return []
+    throw error
+  })
+  const checkpoints: CheckpointFacts[] = []
+  const problems: LoadProblem[] = []
+  for (const name of files) {
+    const file = join(checkpointDir, name)
+    try {
+      checkpoints.push(parseCheckpoint(await readText(file)))
+    } catch (error) {
+      if (!(error instanceof PlannerError)) throw error
+      problems.push({ file, error })
+    }
+  }
+  return { domain, checkpoints, problems, domainXml, checkpointDir }
+}
+
+/**
+ * The domains whose XML is in libvirt's folder, sorted.
+ *
+ * @throws {LoadError} the folder is missing or cannot be read
+ */
+export async function listDomains(libvirtRoot?: string): Promise<readonly string[]> {
+  const files = await listXml(domainFolder(libvirtRoot))
+  return files.map(file => file.slice(0, -'.xml'.length))
+}
+
+function locate({
+  domain,
+  libvirtRoot,
+}: {
+  readonly domain: string
+  readonly libvirtRoot?: string | undefined
+}) {
+  if (!/^[^/\0]+$/.test(domain) || domain === '.' || domain === '..') {
+    throw new LoadError('bad-domain-name', `'${domain.replace(/\p{Cc}/gu, '?')}' cannot be a domain's name`, {
+      domain,
+    })
+  }
+  const metadata = libvirtRoot === undefined ? '/var/lib/libvirt/qemu' : join(libvirtRoot, 'qemu')
+  return {
+    domainXml: join(domainFolder(libvirtRoot), `${domain}.xml`),
+    checkpointDir: join(metadata, 'checkpoint', domain),
+  }
+}
+
+function domainFolder(libvirtRoot: string | undefined): string {
+  return libvirtRoot === undefined ? '/etc/libvirt/qemu' : join(libvirtRoot, 'qemu')
+}
+
+async function listXml(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder)).filter(name => name.endsWith('.xml')).sort()
+  } catch (error) {
+    throw asLoadError(folder, error)
+  }
+}
+
+/** "No such file" says little: which domains there are says more. */
+async function domainMissing(domain: string, path: string, error: unknown): Promise<unknown> {
+  if (!(error instanceof LoadError) || error.code !== 'file-missing') return error
+  const known = (await listXml(join(path, '..')).catch(() => [])).map(file => file.slice(0, -'.xml'.length))
+  const message = `there is no domain '${domain}': ${path} does not exist${didYouMean(domain, known)} (domains there: ${listNames(known)})`
+  return new LoadError('domain-missing', message, { path, domain, known }, { cause: error })
+}
