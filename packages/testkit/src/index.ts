@@ -1,4 +1,8 @@
 export * from './bytes.js'
+export { type BackupOutcome, backupXml, type Verdict } from './libvirt-backup.js'
+export { labUser } from './libvirt-home.js'
+export * from './libvirt-lab.js'
+export type { LabDisk, LabDomain, SeenDisk } from './libvirt-xml.js'
 export * from './nbd.js'
 export * from './peers.js'
 export * from './qcow2-builder.js'

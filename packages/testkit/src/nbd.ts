@@ -28,10 +28,24 @@ export async function dirtyMap(file: string, bitmapName: string): Promise<DirtyE
   const found = image['format-specific']?.data.bitmaps?.find(bitmap => bitmap.name === bitmapName)
   if (!found) throw new Error(`${file} has no bitmap ${JSON.stringify(bitmapName)}`)
   if (found.flags.includes('in-use')) throw new Error(`${file}: bitmap ${bitmapName} is in use`)
+  return await exported(file, bitmapName, image['virtual-size'])
+}
+
+/** `dirtyMap` of every bitmap of the image that is not in use, by name, in the directory's order. */
+export async function dirtyMaps(file: string): Promise<Map<string, DirtyExtent[]>> {
+  const image = await info(file, { format: 'qcow2' })
+  const maps = new Map<string, DirtyExtent[]>()
+  for (const { name, flags } of image['format-specific']?.data.bitmaps ?? []) {
+    if (!flags.includes('in-use')) maps.set(name, await exported(file, name, image['virtual-size']))
+  }
+  return maps
+}
+
+async function exported(file: string, bitmapName: string, size: number): Promise<DirtyExtent[]> {
   const server = ['qemu-nbd', '-r', '-f', 'qcow2', '-B', bitmapName, file]
   const context = `qemu:dirty-bitmap:${bitmapName}`
   const { stdout } = await run('nbdinfo', [`--map=${context}`, '--json', '--', '[', ...server, ']'])
-  return mergedExtents(JSON.parse(stdout), image['virtual-size'])
+  return mergedExtents(JSON.parse(stdout), size)
 }
 
 /** Neighbours of one type become one extent. @throws Error unless they cover 0 … size without a gap. */

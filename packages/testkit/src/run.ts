@@ -9,6 +9,8 @@ export interface RunOptions {
   input?: string | Uint8Array
   /** Milliseconds after which the program is killed and the call fails. Default 60 s. */
   timeout?: number
+  /** Runs it as this user; only root can. */
+  user?: { uid: number; gid: number }
   /** Exit statuses that are no failure: a list, or any at all. Default `[0]`. */
   accept?: readonly number[] | 'any'
 }
@@ -55,6 +57,10 @@ export function childEnv(overlay: RunOptions['env'] = {}): NodeJS.ProcessEnv {
   return env
 }
 
+function spawnOptions({ cwd, env, user }: RunOptions): Pick<SpawnOptions, 'cwd' | 'env' | 'uid' | 'gid'> {
+  return { env: childEnv(env), ...(cwd === undefined ? {} : { cwd }), ...user }
+}
+
 function judged(command: string, result: RunResult, options: RunOptions, timedOut: boolean): RunResult {
   if (timedOut) throw new RunError(command, result, `killed after ${options.timeout ?? 60_000} ms`)
   const accept = options.accept ?? [0]
@@ -79,9 +85,7 @@ const statusOf = (code: number | null, signal: NodeJS.Signals | null): number =>
 export function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const line = shown(command, args)
   return new Promise((resolve, reject) => {
-    const spawnOptions: SpawnOptions = { env: childEnv(options.env), stdio: 'pipe' }
-    if (options.cwd !== undefined) spawnOptions.cwd = options.cwd
-    const child = spawn(command, args, spawnOptions)
+    const child = spawn(command, args, { ...spawnOptions(options), stdio: 'pipe' })
     const out: Buffer[] = []
     const err: Buffer[] = []
     let timedOut = false
@@ -89,14 +93,14 @@ export function run(command: string, args: readonly string[], options: RunOption
       timedOut = true
       child.kill('SIGKILL')
       // A daemon the program left may hold the pipes open for ever; without them 'close' comes at once.
-      child.stdout?.destroy()
-      child.stderr?.destroy()
+      child.stdout.destroy()
+      child.stderr.destroy()
     }, options.timeout ?? 60_000)
-    child.stdout?.on('data', (piece: Buffer) => out.push(piece))
-    child.stderr?.on('data', (piece: Buffer) => err.push(piece))
+    child.stdout.on('data', (piece: Buffer) => out.push(piece))
+    child.stderr.on('data', (piece: Buffer) => err.push(piece))
     // A program that ends without reading its input is no failure by itself (EPIPE).
-    child.stdin?.on('error', () => {})
-    child.stdin?.end(options.input)
+    child.stdin.on('error', () => {})
+    child.stdin.end(options.input)
     const result = (status: number, signal: NodeJS.Signals | null): RunResult => ({
       stdout: Buffer.concat(out).toString(),
       stderr: Buffer.concat(err).toString(),
@@ -121,8 +125,7 @@ export function run(command: string, args: readonly string[], options: RunOption
 /** `run`, but it blocks: for probes at a module's top level and for clean-up as a process ends. */
 export function runSync(command: string, args: readonly string[], options: RunOptions = {}): RunResult {
   const done = spawnSync(command, args, {
-    env: childEnv(options.env),
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...spawnOptions(options),
     ...(options.input === undefined ? {} : { input: options.input }),
     timeout: options.timeout ?? 60_000,
     killSignal: 'SIGKILL',
