@@ -1,4 +1,5 @@
 export * from './bytes.js'
+export { type DirtyMaps, type Example, makeWebshop, type Verdicts } from './example-webshop.js'
 export { type BackupOutcome, backupXml, type Verdict } from './libvirt-backup.js'
 export { labUser } from './libvirt-home.js'
 export * from './libvirt-lab.js'

@@ -185,6 +185,11 @@ export class LibvirtLab {
     await this.virsh('checkpoint-create', domain, this.#file(xml))
   }
 
+  /** Tells libvirt what a checkpoint of its is, as after metadata was lost: `xml` replaces what it knew. */
+  async redefineCheckpoint(domain: string, xml: string): Promise<void> {
+    await this.virsh('checkpoint-create', domain, this.#file(xml), '--redefine')
+  }
+
   /** Plugs a disk into the running domain and, unless told, into its definition. */
   async attachDisk(domain: string, disk: LabDisk, options: { config?: boolean } = {}): Promise<void> {
     const config = options.config === false ? [] : ['--config']

@@ -1,4 +1,4 @@
-import { info } from './qemu-img.js'
+import { info, type QemuImgInfo, withoutBacking } from './qemu-img.js'
 import { run } from './run.js'
 
 /** nbdinfo's extent of a bitmap: type 0 `clean`, 1 `dirty`. Offsets and lengths are guest bytes. */
@@ -17,8 +17,9 @@ export interface DirtyExtent {
  * nbdinfo prints what it gets from block status replies, and may split one run where a reply ended (lengths
  * are 32-bit there); neighbours of the same type are therefore made one.
  *
- * The bitmap is looked up with qemu-img first. qemu-nbd would find one of that name in a *backing* image
- * too, which is never meant here; and libnbd leaves a folder in /tmp behind when a server refuses to start.
+ * The bitmap is looked up with qemu-img first, since libnbd leaves a folder in /tmp behind when a server refuses
+ * to start. A backing image is not opened: qemu-nbd would look for the bitmap there too, which is never meant
+ * here, and it need not be where the header says.
  *
  * @throws Error when the image itself lacks the bitmap, when it is in use (QEMU can't export it), or when
  * the extents do not cover the whole disk in order; RunError when QEMU can't open the image.
@@ -28,7 +29,7 @@ export async function dirtyMap(file: string, bitmapName: string): Promise<DirtyE
   const found = image['format-specific']?.data.bitmaps?.find(bitmap => bitmap.name === bitmapName)
   if (!found) throw new Error(`${file} has no bitmap ${JSON.stringify(bitmapName)}`)
   if (found.flags.includes('in-use')) throw new Error(`${file}: bitmap ${bitmapName} is in use`)
-  return await exported(file, bitmapName, image['virtual-size'])
+  return await exported(image, bitmapName)
 }
 
 /** `dirtyMap` of every bitmap of the image that is not in use, by name, in the directory's order. */
@@ -36,16 +37,20 @@ export async function dirtyMaps(file: string): Promise<Map<string, DirtyExtent[]
   const image = await info(file, { format: 'qcow2' })
   const maps = new Map<string, DirtyExtent[]>()
   for (const { name, flags } of image['format-specific']?.data.bitmaps ?? []) {
-    if (!flags.includes('in-use')) maps.set(name, await exported(file, name, image['virtual-size']))
+    if (!flags.includes('in-use')) maps.set(name, await exported(image, name))
   }
   return maps
 }
 
-async function exported(file: string, bitmapName: string, size: number): Promise<DirtyExtent[]> {
-  const server = ['qemu-nbd', '-r', '-f', 'qcow2', '-B', bitmapName, file]
+async function exported(image: QemuImgInfo, bitmapName: string): Promise<DirtyExtent[]> {
+  const alone =
+    image['backing-filename'] === undefined
+      ? ['-f', 'qcow2', image.filename]
+      : [withoutBacking(image.filename)]
+  const server = ['qemu-nbd', '-r', '-B', bitmapName, ...alone]
   const context = `qemu:dirty-bitmap:${bitmapName}`
   const { stdout } = await run('nbdinfo', [`--map=${context}`, '--json', '--', '[', ...server, ']'])
-  return mergedExtents(JSON.parse(stdout), size)
+  return mergedExtents(JSON.parse(stdout), image['virtual-size'])
 }
 
 /** Neighbours of one type become one extent. @throws Error unless they cover 0 … size without a gap. */

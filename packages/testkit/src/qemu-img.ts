@@ -172,6 +172,11 @@ export async function bitmap(...args: readonly string[]): Promise<RunResult> {
   return await run('qemu-img', ['bitmap', ...args])
 }
 
+/** A name by which every QEMU program opens a qcow2 image without its backing file. */
+export function withoutBacking(file: string): string {
+  return `json:${JSON.stringify({ driver: 'qcow2', backing: null, file: { driver: 'file', filename: file } })}`
+}
+
 /** `qemu-img snapshot` (internal snapshots) with these arguments. */
 export async function snapshot(...args: readonly string[]): Promise<RunResult> {
   return await run('qemu-img', ['snapshot', ...args])

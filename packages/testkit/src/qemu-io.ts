@@ -25,7 +25,8 @@ export async function qemuIo(
   options: QemuIoOptions = {},
 ): Promise<RunResult> {
   const result = await run('qemu-io', qemuIoArgs(file, commands, options), timeoutOf(options))
-  const words = /(.*(?:failed|Pattern verification|command ".*" not found|bad argument|non-numeric).*)/i
+  const words =
+    /(.*(?:failed|Pattern verification|command ".*" not found|bad argument|non-numeric|not a valid|invalid|out of range).*)/i
   const failure = words.exec(result.stdout + result.stderr)
   if (failure) throw new Error(`qemu-io ${file} ${JSON.stringify(commands)}: ${failure[1]}`)
   return result

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { afterAll, describe, expect, it } from 'vitest'
 import {
   dirtyMap,
@@ -44,8 +44,12 @@ describe.skipIf(peers.skip)(`the wrappers of QEMU${peers.label}`, () => {
     const base = await withBitmap('base.qcow2')
     const top = dir.file('top.qcow2')
     await qemuImg.create(top, undefined, { backing: base })
-    await expect(dirtyMap(top, 'b0')).rejects.toThrow(/has no bitmap "b0"/)
     expect(await qemuImg.infoChain(top)).toHaveLength(2)
+    await expect(dirtyMap(top, 'b0')).rejects.toThrow(/has no bitmap "b0"/)
+    await qemuImg.bitmap('--add', '-g', '64k', top, 'b0')
+    await qemuIo(top, ['write 0 64k'])
+    rmSync(base)
+    expect(await dirtyMap(top, 'b0')).toEqual(extentsOf(64 * 2 ** 20, 65536, [0]))
   })
 
   it('merges neighbours, and notices a gap or a short end', () => {
