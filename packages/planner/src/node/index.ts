@@ -1,4 +1,5 @@
 export { LoadError, type LoadErrorCode } from './errors.js'
+export { type DomainImages, type OpenImagesOptions, openDomainImages } from './images.js'
 export {
   type DomainLocation,
   type LoadedDomain,
@@ -7,3 +8,4 @@ export {
   loadDomain,
 } from './load-domain.js'
 export { type MapRule, mapSource, parseMapRule } from './map-source.js'
+export { measureBodies } from './measure.js'

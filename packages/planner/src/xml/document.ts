@@ -36,7 +36,7 @@ const FAULTS: readonly (readonly [pattern: RegExp, kind: string])[] = [
   [/unclosed xml tag|unexpected end of input/i, 'it ends inside an element'],
   [/tag mismatch/i, 'an end tag does not match its start tag'],
   [/missing root element/i, 'there is no element in it'],
-  [/outside root element|extra content/i, 'there is something outside its root element'],
+  [/outside root element|extra content|Hierarchy/i, 'there is something outside its root element'],
   [/entity/i, 'it uses an entity that XML does not define'],
   [/redefined/i, 'an attribute is there twice'],
   [/attribute|AttValue/i, 'an attribute is malformed'],

@@ -1,0 +1,125 @@
+import { type BitmapEngine, type ChainLayer, closeChain, openChain, type Qcow2Error } from '@tidemark/qcow2'
+import { fileOpener, readLocks } from '@tidemark/qcow2/node'
+import type { BitmapFacts, DomainDisk, DomainFacts, LayerFacts, LayerProblem } from '../facts.js'
+import { type MapRule, mapSource } from './map-source.js'
+
+/** A domain's images, open: their facts for the planner, and the images themselves for measuring. */
+export interface DomainImages {
+  /** Disk target → layers, top first; none for sources that are no local file or device. */
+  readonly chains: ReadonlyMap<string, readonly LayerFacts[]>
+  /** The same layers, open for reading. */
+  readonly layers: ReadonlyMap<string, readonly ChainLayer[]>
+  /** Closes all files. */
+  close(): Promise<void>
+}
+
+export interface OpenImagesOptions {
+  readonly engine: BitmapEngine
+  /** Images copied elsewhere: where the paths of the XML are now. */
+  readonly mapRules?: readonly MapRule[]
+  /** Only these targets (default: every disk with a file or device). */
+  readonly targets?: readonly string[] | undefined
+}
+
+/**
+ * Opens the backing chains of a domain's disks and reads their metadata. What is wrong with an image is in its
+ * layer's facts; nothing is thrown for it.
+ *
+ * @example
+ * const images = await openDomainImages(domain, { engine: createEngine() })
+ * try {
+ *   const plan = planBackup({ domain, checkpoints, chains: images.chains }, { incremental: 'cp1' })
+ * } finally {
+ *   await images.close()
+ * }
+ */
+export async function openDomainImages(
+  domain: DomainFacts,
+  options: OpenImagesOptions,
+): Promise<DomainImages> {
+  const layers = new Map<string, readonly ChainLayer[]>()
+  const chains = new Map<string, readonly LayerFacts[]>()
+  const close = async () => {
+    await Promise.all([...layers.values()].map(closeChain))
+  }
+  try {
+    for (const disk of domain.disks) {
+      if (!isLocal(disk) || (options.targets && !options.targets.includes(disk.target))) continue
+      const opened = await openDiskChain(disk, options)
+      layers.set(disk.target, opened)
+      chains.set(disk.target, await Promise.all(opened.map(layerFacts)))
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return { chains, layers, close }
+}
+
+function isLocal(disk: DomainDisk): boolean {
+  return (disk.type === 'file' || disk.type === 'block') && disk.source !== undefined && !disk.readonly
+}
+
+async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Promise<ChainLayer[]> {
+  const rules = options.mapRules ?? []
+  // Without <driver type> libvirt takes a disk for raw, whatever it holds. An explicit <backingStore> overrules
+  // what the images say.
+  const backing = disk.backingStore?.map(({ source, format }) => ({ name: source ?? '', format }))
+  return openChain(
+    { name: disk.source!, format: disk.format ?? 'raw' },
+    { open: fileOpener(path => mapSource(rules, path)), engine: options.engine, backing },
+  )
+}
+
+async function layerFacts(layer: ChainLayer): Promise<LayerFacts> {
+  const { inspection, storage } = layer
+  const directory = inspection?.bitmapDirectory
+  const bitmaps = directory?.bitmaps.map(
+    (bitmap): BitmapFacts => ({
+      name: bitmap.name,
+      granularity: bitmap.granularity,
+      recording: bitmap.auto,
+      inconsistent: bitmap.inUse,
+      corrupt: bitmap.unreadable,
+    }),
+  )
+  return {
+    filename: layer.filename,
+    namedAs: layer.namedAs,
+    format: layer.format,
+    problem: layerProblem(layer),
+    virtualSize: inspection?.virtualSize ?? (layer.format === 'raw' ? storage?.size : undefined),
+    compat: inspection && (inspection.header.version === 2 ? '0.10' : '1.1'),
+    locked: storage !== undefined && (await readLocks(layer.filename)).writer,
+    bitmapsStale: directory?.stale ?? false,
+    bitmaps: bitmaps ?? [],
+  }
+}
+
+/** Why QEMU would not open a layer, but for a bitmap's directory entry, which speaks for itself. */
+function layerProblem({ problem, inspection }: ChainLayer): LayerProblem | undefined {
+  if (problem !== undefined) return { code: problemCode(problem), message: problem.message }
+  const refused = inspection?.findings.find(
+    ({ severity, structure }) => severity === 'error' && structure !== 'bitmap directory entry',
+  )
+  if (refused === undefined) return undefined
+  const code = refused.code === 'unsupported-feature' ? 'image-unsupported' : 'image-corrupt'
+  return { code, message: refused.message }
+}
+
+function problemCode({ code, details }: Qcow2Error): LayerProblem['code'] {
+  switch (code) {
+    case 'image-missing':
+      return 'image-missing'
+    case 'reference-denied':
+      return 'image-denied'
+    case 'unsupported-feature':
+      return 'image-unsupported'
+    case 'corrupt-image':
+      return details.cycle === true ? 'backing-cycle' : 'image-corrupt'
+    case 'not-qcow2':
+      return 'image-corrupt'
+    default:
+      return 'image-unreadable'
+  }
+}

@@ -1,0 +1,107 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { judgeBitmap, parseCheckpoint, planBackup, planToQmp, XmlError } from '../src/index.js'
+import { checkpoint, disk, domain } from './facts.js'
+import { CASES, casesNote, haveCases, readCase, readChain } from './libvirt-cases.js'
+
+const five = ['a', 'b', 'c', 'd', 'current']
+const VALIDATE: readonly (readonly [chain: string, bitmap: string, valid: boolean])[] = [
+  ['empty', 'a', false],
+  ...five.map(bitmap => ['basic', bitmap, true] as const),
+  ...five.map(bitmap => ['snapshots', bitmap, true] as const),
+  ...five.map(bitmap => ['synthetic', bitmap, false] as const),
+  ['synthetic', 'top-ok', true],
+  ['synthetic', 'top-inactive', false],
+  ['synthetic', 'top-transient', false],
+  ['synthetic', 'top-inactive-transient', false],
+]
+
+describe.skipIf(!haveCases)(`libvirt's bitmap validation cases${casesNote}`, () => {
+  it('are twenty', () => expect(VALIDATE).toHaveLength(20))
+
+  it.each(VALIDATE)('%s/%s is %s', (chain, bitmap, valid) => {
+    expect(judgeBitmap(readChain(chain), bitmap).valid).toBe(valid)
+  })
+})
+
+const BACKUP = [
+  ['empty', 'a', 'empty'],
+  ['basic', 'current', 'basic-flat'],
+  ['basic', 'd', 'basic-intermediate'],
+  ['basic', 'a', 'basic-deep'],
+  ['snapshots', 'current', 'snapshots-flat'],
+  ['snapshots', 'd', 'snapshots-intermediate'],
+  ['snapshots', 'a', 'snapshots-deep'],
+] as const
+
+describe.skipIf(!haveCases)(`libvirt's backup merge cases${casesNote}`, () => {
+  it.each(BACKUP)('%s/%s gives %s', (name, bitmap, output) => {
+    const chain = readChain(name)
+    const vda = disk('vda', chain[0]!.filename)
+    const plan = planBackup(
+      {
+        domain: domain([vda]),
+        // Without a <domain>: these cases ask for the algorithm alone.
+        checkpoints: [checkpoint(bitmap)],
+        chains: new Map([['vda', chain]]),
+      },
+      { incremental: bitmap },
+    )
+    const { actions } = planToQmp(plan, {
+      nodeName: (_disk, layer) => (layer === 0 ? 'libvirt-1-format' : `libvirt-${layer + 1}-format`),
+      bitmapName: () => 'target-bitmap-name',
+    }).arguments
+    // libvirt's test has the new bitmap on a node of its own; ours is on the top.
+    const onTarget = actions.map(({ type, data }) => ({ type, data: { ...data, node: 'target_node' } }))
+    const file = join('backupmerge', `${output}-out.json`)
+    const expected = existsSync(join(CASES, 'qemublocktestdata', file))
+      ? readCase('qemublocktestdata', file)
+      : '[]'
+    expect(onTarget).toEqual(JSON.parse(expected))
+  })
+})
+
+const NAME = '1525889631'
+const IN = 'qemudomaincheckpointxml2xmlin'
+const OUT = 'qemudomaincheckpointxml2xmlout'
+
+describe.skipIf(!haveCases)(`libvirt's checkpoint XML${casesNote}`, () => {
+  it.each(['empty', 'disk-default', 'sample', 'size'])('in: %s', name => {
+    const parsed = parseCheckpoint(readCase(IN, `${name}.xml`), { defaultName: NAME })
+    const out = parseCheckpoint(readCase(OUT, `${name}.xml`))
+    expect(parsed).toMatchObject({ name: out.name, description: out.description })
+    for (const { name, checkpoint } of parsed.disks ?? []) {
+      expect(out.disks).toContainEqual(expect.objectContaining({ name, checkpoint }))
+    }
+  })
+
+  it.each(['disk-invalid', 'name-invalid'])('in: %s is refused', name => {
+    expect(() => parseCheckpoint(readCase(IN, `${name}.xml`), { defaultName: NAME })).toThrow(XmlError)
+  })
+
+  it('needs a name where none is given', () => {
+    expect(() => parseCheckpoint(readCase(IN, 'empty.xml'))).toThrow('the checkpoint has no name')
+  })
+
+  it.each(haveCases ? readdirSync(join(CASES, OUT)) : [])('out: %s', file => {
+    const { name, creationTime, disks } = parseCheckpoint(readCase(OUT, file))
+    expect(name).not.toBe('')
+    expect(creationTime).toBeGreaterThan(1_500_000_000)
+    for (const { checkpoint, bitmap } of disks ?? []) {
+      expect(bitmap).toBe(checkpoint === 'bitmap' ? name : undefined)
+    }
+  })
+
+  it('reads the embedded domain', () => {
+    const { domain } = parseCheckpoint(readCase(OUT, 'redefine.xml'))
+    expect(
+      domain?.disks.map(({ target, source, format, readonly }) => [target, source, format, readonly]),
+    ).toEqual([
+      ['hda', '/dev/HostVG/QEMUGuest1', 'raw', false],
+      ['hdc', '/dev/HostVG/QEMUGuest2', 'raw', true],
+      ['vda', '/tmp/data.img', 'qcow2', false],
+      ['vdb', '/tmp/logs.img', 'qcow2', false],
+    ])
+  })
+})

@@ -1,0 +1,196 @@
+import { describe, expect, it } from 'vitest'
+import { type BackupFacts, type CheckpointFacts, type DomainDisk, planBackup } from '../src/index.js'
+import { checkpoint, disk, domain, layer } from './facts.js'
+
+const A = '/images/a.qcow2'
+
+/** The plan of the one disk now, whose image holds a sound cp1, with the checkpoint as given. */
+function planWith(change: Partial<CheckpointFacts>, now: DomainDisk = disk('vda', A)) {
+  const facts: BackupFacts = {
+    domain: domain([now]),
+    checkpoints: [checkpoint('cp1', change)],
+    chains: new Map([[now.target, [layer(now.source ?? A, ['cp1'])]]]),
+  }
+  const { mode, libvirt, reasons } = planBackup(facts, { incremental: 'cp1' }).disks[0]!
+  return { mode, libvirt, codes: reasons.map(({ code }) => code), reasons }
+}
+
+describe("the checkpoint's list of disks", () => {
+  const then = domain([disk('vda', A), disk('vdb', '/images/b.qcow2')])
+
+  it.each([
+    ['checkpoint-no', [{ name: 'vda', checkpoint: 'no', bitmap: undefined }]],
+    ['checkpoint-no', [{ name: A, checkpoint: 'no', bitmap: undefined }]],
+    ['not-listed', [{ name: 'vdb', checkpoint: 'bitmap', bitmap: 'cp1' }]],
+  ] as const)('excludes: %s', (why, disks) => {
+    const { mode, libvirt, codes, reasons } = planWith({ disks, domain: then })
+    expect([mode, libvirt, codes]).toEqual(['full', 'accept', ['disk-excluded']])
+    expect(reasons[0]).toMatchObject({ evidence: { why } })
+  })
+
+  it('includes by target, by source path, or with no list at all', () => {
+    for (const disks of [
+      undefined,
+      [{ name: 'vda', checkpoint: 'bitmap', bitmap: 'cp1' }],
+      [{ name: A, checkpoint: 'bitmap', bitmap: undefined }],
+    ] as const) {
+      expect(planWith({ disks, domain: then })).toMatchObject({ mode: 'incremental', codes: [] })
+    }
+  })
+
+  it('leaves a disk out that was read-only then', () => {
+    const { mode, reasons } = planWith({ domain: domain([disk('vda', A, { readonly: true })]) })
+    expect(mode).toBe('full')
+    expect(reasons[0]).toMatchObject({ code: 'disk-excluded', evidence: { why: 'read-only' } })
+  })
+
+  it('is all there is without a <domain>', () => {
+    expect(planWith({})).toMatchObject({ mode: 'incremental', codes: ['checkpoint-without-domain'] })
+    const disks = [{ name: 'vdb', checkpoint: 'bitmap', bitmap: 'cp1' }] as const
+    expect(planWith({ disks })).toMatchObject({
+      mode: 'full',
+      codes: ['disk-excluded', 'checkpoint-without-domain'],
+    })
+  })
+
+  it('may record another bitmap: the one named after the checkpoint is used all the same', () => {
+    const disks = [{ name: 'vda', checkpoint: 'bitmap', bitmap: 'mine' }] as const
+    expect(planWith({ disks, domain: then })).toMatchObject({
+      mode: 'incremental',
+      codes: ['bitmap-name-differs'],
+    })
+  })
+})
+
+describe('the disk of that time', () => {
+  it('was not there', () => {
+    const { mode, codes } = planWith({ domain: domain([disk('vdb', '/images/b.qcow2')]) })
+    expect([mode, codes]).toEqual(['full', ['disk-not-in-checkpoint']])
+  })
+
+  it('was another at the same target', () => {
+    const { mode, libvirt, codes, reasons } = planWith({ domain: domain([disk('vda', '/images/old.qcow2')]) })
+    expect([mode, libvirt, codes]).toEqual(['full', 'accept', ['disk-source-changed']])
+    expect(reasons[0]).toMatchObject({ evidence: { filesThen: ['/images/old.qcow2'], filesNow: [A] } })
+  })
+
+  it('was an empty drive', () => {
+    expect(planWith({ domain: domain([disk('vda', undefined)]) }).codes).toEqual(['disk-source-changed'])
+  })
+
+  it('was the same under another target, whose entry then counts', () => {
+    const then = domain([disk('vdc', A), disk('vda', '/images/other.qcow2')])
+    const disks = [{ name: 'vdc', checkpoint: 'bitmap', bitmap: 'cp1' }] as const
+    expect(planWith({ disks, domain: then })).toMatchObject({
+      mode: 'incremental',
+      codes: ['disk-target-changed'],
+    })
+    const no = [{ name: 'vdc', checkpoint: 'no', bitmap: undefined }] as const
+    expect(planWith({ disks: no, domain: then })).toMatchObject({
+      mode: 'full',
+      codes: ['disk-excluded', 'disk-target-changed'],
+    })
+  })
+
+  it('was the overlay that has been committed into this one', () => {
+    const then = disk('vda', '/images/a.s1', { backingStore: [{ type: 'file', source: A, format: 'qcow2' }] })
+    expect(planWith({ domain: domain([then]) })).toMatchObject({ mode: 'incremental', codes: [] })
+  })
+
+  it('is not another disk that shares its template', () => {
+    const base = { type: 'file', source: '/images/template.qcow2', format: 'qcow2' }
+    const facts: BackupFacts = {
+      domain: domain([disk('vdb', '/images/b.qcow2')]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('vda', A, { backingStore: [base] })]) })],
+      chains: new Map([['vdb', [layer('/images/b.qcow2', []), layer('/images/template.qcow2', [])]]]),
+    }
+    const { reasons } = planBackup(facts, { incremental: 'cp1' }).disks[0]!
+    expect(reasons.map(({ code, severity }) => [code, severity])).toEqual([
+      ['disk-not-in-checkpoint', 'blocks'],
+      ['bitmap-missing', 'note'],
+    ])
+  })
+
+  it('is found by each of two disks that swapped their targets over one template', () => {
+    const base = { type: 'file', source: '/images/template.qcow2', format: 'qcow2' }
+    const swapped = (target: string, source: string) => disk(target, source, { backingStore: [base] })
+    const facts: BackupFacts = {
+      domain: domain([swapped('vda', '/images/b'), swapped('vdb', '/images/a')]),
+      checkpoints: [
+        checkpoint('cp1', { domain: domain([swapped('vda', '/images/a'), swapped('vdb', '/images/b')]) }),
+      ],
+      chains: new Map([
+        ['vda', [layer('/images/b', ['cp1']), layer('/images/template.qcow2', [])]],
+        ['vdb', [layer('/images/a', ['cp1']), layer('/images/template.qcow2', [])]],
+      ]),
+    }
+    for (const { mode, reasons } of planBackup(facts, { incremental: 'cp1' }).disks) {
+      expect([mode, reasons.map(({ code }) => code)]).toEqual(['incremental', ['disk-target-changed']])
+    }
+  })
+
+  it('is compared by the names before mapping, spelled as one likes', () => {
+    const facts: BackupFacts = {
+      domain: domain([disk('vda', '/var/lib//images/./a.qcow2')]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('vda', '/var/lib/images/a.qcow2')]) })],
+      chains: new Map([
+        ['vda', [layer('/mnt/copy/a.qcow2', ['cp1'], { namedAs: '/var/lib//images/./a.qcow2' })]],
+      ]),
+    }
+    expect(planBackup(facts, { incremental: 'cp1' }).disks[0]).toMatchObject({
+      mode: 'incremental',
+      reasons: [],
+    })
+  })
+})
+
+describe('a broken tree', () => {
+  const then = domain([disk('vda', A)])
+  const plan = (checkpoints: readonly CheckpointFacts[]) =>
+    planBackup(
+      { domain: then, checkpoints, chains: new Map([['vda', [layer(A, ['cp1'])]]]) },
+      { incremental: 'cp1' },
+    ).disks[0]!
+
+  it.each([
+    ['checkpoint-parent-missing', [checkpoint('cp1', { parent: 'cp0', domain: then })]],
+    [
+      'checkpoint-cycle',
+      [
+        checkpoint('cp1', { parent: 'cp2', domain: then }),
+        checkpoint('cp2', { parent: 'cp1', domain: then }),
+      ],
+    ],
+    [
+      'checkpoint-branched',
+      [
+        checkpoint('cp1', { domain: then }),
+        checkpoint('x', { parent: 'cp1' }),
+        checkpoint('y', { parent: 'cp1' }),
+      ],
+    ],
+    ['checkpoint-duplicate', [checkpoint('cp1', { domain: then }), checkpoint('cp1')]],
+  ])('%s is a note and changes nothing', (code, checkpoints) => {
+    const { mode, libvirt, reasons } = plan(checkpoints)
+    expect([mode, libvirt]).toEqual(['incremental', 'accept'])
+    expect(reasons).toMatchObject([{ code, severity: 'note' }])
+  })
+
+  it('elsewhere in the forest is not mentioned', () => {
+    const { reasons } = plan([checkpoint('cp1', { domain: then }), checkpoint('far', { parent: 'gone' })])
+    expect(reasons).toEqual([])
+  })
+})
+
+describe('a chain that cannot be read to its end', () => {
+  it('is not called another disk: the file in common may be below', () => {
+    const problem = { code: 'image-missing', message: 'ENOENT' } as const
+    const facts: BackupFacts = {
+      domain: domain([disk('vda', '/images/s2')]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('vda', A)]) })],
+      chains: new Map([['vda', [layer('/images/s2', ['cp1']), layer('/images/s1', [], { problem })]]]),
+    }
+    const { mode, reasons } = planBackup(facts, { incremental: 'cp1' }).disks[0]!
+    expect([mode, reasons.map(({ code }) => code)]).toEqual(['full', ['image-missing']])
+  })
+})
