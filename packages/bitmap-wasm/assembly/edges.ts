@@ -13,10 +13,11 @@ export let lastBit: u32 = 0
 /**
  * Writes the edges of `bits` bits at `src` as `base + position × granularity`.
  *
- * The bits after the last one of a partial word count as clear, so an extent that reaches the end of a bitmap
- * whose length is not a multiple of 64 is closed here; else the caller closes it.
+ * The last word may be partial: what follows its last bit is ignored. An extent that is open at the end is left
+ * to the next call, or to the caller to close.
  *
- * @param src 8-byte aligned; the lane is readable up to the next multiple of 8 bytes
+ * @param src readable up to the next multiple of 8 bytes
+ * @param bits at most 2^31, so that no sum of positions wraps
  * @param previous the bit before the first one
  * @param maxEdges room at `out`, at least 64
  */
@@ -39,16 +40,20 @@ export function edges(
       }
     }
     if (out > full) break
-    let word = load<u64>(ptr)
+    const word = load<u64>(ptr)
     const left = bits - at
-    if (left < 64) word &= (<u64>1 << left) - 1
     let changes = word ^ ((word << 1) | <u64>previous)
+    let last: u32 = 63
+    if (left < 64) {
+      changes &= (<u64>1 << left) - 1
+      last = left - 1
+    }
     while (changes) {
       store<f64>(out, base + (<f64>at + <f64>ctz(changes)) * granularity)
       out += 8
       changes &= changes - 1
     }
-    previous = <u32>(word >> 63)
+    previous = <u32>(word >> last) & 1
     at += 64
   }
   lastBits = min(at, bits)

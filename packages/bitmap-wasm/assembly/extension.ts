@@ -6,6 +6,10 @@
 //  16  u64  bitmap_directory_offset cluster-aligned
 import { MAX_SAFE, be32, be64 } from './bytes'
 
+/** QEMU's range: 512 bytes to 2 MiB. */
+export const MIN_CLUSTER_BITS: u32 = 9
+export const MAX_CLUSTER_BITS: u32 = 21
+
 export const EXTENSION_BYTES: u32 = 24
 export const MAX_BITMAPS: u32 = 65535
 /** QEMU's BME_MAX_… limits give each entry at most 1,024 bytes of directory. */

@@ -24,6 +24,7 @@ const { error, stdout, stderr } = await asc.main([
   '--enable',
   'simd',
   '--importMemory',
+  '--noExportMemory',
   '--zeroFilledMemory',
 ])
 if (error) {

@@ -1,3 +1,4 @@
+import { imageGeometry, wholeNumber } from './check.js'
 import type { BitmapEngine } from './engine.js'
 import { wasmConstant } from './module.js'
 import { type EntryViolation, nameEntryViolations } from './violations.js'
@@ -46,10 +47,12 @@ export interface DirectoryGeometry {
 /**
  * Parses a bitmap directory (qcow2 specification, "Bitmap directory"), leniently: each entry says what is wrong
  * with it, and parsing stops only after an entry that runs over the directory's end, since none can be located
- * behind it. Never more than `bitmapCount` entries, nor more than the bytes can hold.
+ * behind it. Never more than `bitmapCount` entries, nor more than the bytes can hold, nor more than the 65,535 that
+ * an image can have. Takes 160 KiB of the arena and gives it back.
  *
  * @param bytes the directory, as long as the extension says or as long as it could be read
- * @param bitmapCount `nb_bitmaps`
+ * @param bitmapCount `nb_bitmaps`, as written
+ * @throws RangeError for a geometry that no image has, a count that is no whole number, a full arena
  */
 export function parseBitmapDirectory(
   engine: BitmapEngine,
@@ -57,18 +60,23 @@ export function parseBitmapDirectory(
   bitmapCount: number,
   geometry: DirectoryGeometry,
 ): DirectoryEntry[] {
+  imageGeometry(geometry)
+  wholeNumber('virtualSize', geometry.virtualSize)
+  wholeNumber('bitmapCount', bitmapCount)
+  const most = Math.min(bitmapCount, wasmConstant('MAX_BITMAPS'))
   return engine.scratch(() => {
     const recordBytes = wasmConstant('ENTRY_RECORD_BYTES')
     const window = engine.lane(WINDOW_BYTES)
     const out = engine.lane(WINDOW_ENTRIES * recordBytes)
     const records = new DataView(out.bytes.buffer, out.ptr, out.bytes.byteLength)
-    const decoder = new TextDecoder('utf-8')
+    // A byte order mark is part of a name: without it two names would read the same.
+    const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
     // QEMU and this parser count the disk in whole sectors of 512 bytes.
     const sizeBytes = geometry.virtualSize - (geometry.virtualSize % 512)
     const entries: DirectoryEntry[] = []
     let position = 0
     let truncated = false
-    while (!truncated && entries.length < bitmapCount && position < bytes.byteLength) {
+    while (!truncated && entries.length < most && position < bytes.byteLength) {
       const length = Math.min(WINDOW_BYTES, bytes.byteLength - position)
       window.bytes.set(bytes.subarray(position, position + length))
       const count = engine.kernels.parseDirectory(
@@ -76,7 +84,7 @@ export function parseBitmapDirectory(
         length,
         position,
         bytes.byteLength,
-        Math.min(WINDOW_ENTRIES, bitmapCount - entries.length),
+        Math.min(WINDOW_ENTRIES, most - entries.length),
         geometry.clusterBits,
         sizeBytes,
         geometry.fileBytes,

@@ -1,3 +1,4 @@
+import { imageGeometry } from './check.js'
 import type { BitmapEngine } from './engine.js'
 import { wasmConstant } from './module.js'
 import { type ExtensionViolation, nameExtensionViolations } from './violations.js'
@@ -20,7 +21,8 @@ export interface BitmapsExtension {
  *
  * @param payload 24 bytes, the extension's data
  * @param geometry cluster size as log2, and the image file's length in bytes
- * @throws RangeError for a payload that is not exactly 24 bytes long
+ * @throws RangeError for a payload that is not exactly 24 bytes long, a geometry that no image has, or an arena
+ *   without room for 64 bytes
  */
 export function parseBitmapsExtension(
   engine: BitmapEngine,
@@ -31,6 +33,7 @@ export function parseBitmapsExtension(
   if (payload.byteLength !== size) {
     throw new RangeError(`a bitmaps extension of ${payload.byteLength} bytes, not ${size}`)
   }
+  imageGeometry(geometry)
   return engine.scratch(() => {
     const src = engine.lane(size)
     const out = engine.lane(32)

@@ -3,6 +3,8 @@ import { wasmBase64 } from './generated/wasm.js'
 /** Sizes, limits and masks that the AssemblyScript sources define: read from the module, never repeated here. */
 type Constant =
   | 'HEAP_BASE'
+  | 'MIN_CLUSTER_BITS'
+  | 'MAX_CLUSTER_BITS'
   | 'EXTENSION_BYTES'
   | 'MAX_BITMAPS'
   | 'MAX_DIRECTORY_BYTES'
@@ -86,8 +88,10 @@ export function wasmConstant(
 ): number {
   constants ??= instantiate(new WebAssembly.Memory({ initial: 1, maximum: 1 }))
   const global = constants[name]
-  if (!(global instanceof WebAssembly.Global)) throw new RangeError(`no constant ${name} in the module`)
-  return Number(global.value)
+  const value: unknown = global instanceof WebAssembly.Global ? global.value : undefined
+  // The masks of 64 bits are BigInts, signed ones at that: they are the kernels' own.
+  if (typeof value !== 'number') throw new RangeError(`no constant ${name} of 32 bits in the module`)
+  return value >>> 0
 }
 
 export function instantiate(memory: WebAssembly.Memory): Record<string, unknown> & Kernels {

@@ -1,3 +1,4 @@
+import { imageGeometry, wholeNumber } from './check.js'
 import type { BitmapEngine, Lane } from './engine.js'
 import { wasmConstant } from './module.js'
 import { nameTableViolations, type TableViolation } from './violations.js'
@@ -38,7 +39,13 @@ export interface TableDecoder {
   readonly window: Lane
   /** Entries that fit the window. */
   readonly windowEntries: number
-  /** Decodes the first `entries` of the window; `firstEntry` is the index of the window's first in the table. */
+  /**
+   * Decodes the first `entries` of the window; `firstEntry` is the index of the window's first in the table.
+   * Runs end with the window: the next one begins a run of its own. The window is read while runs are taken, so
+   * fill it again only after the last.
+   *
+   * @throws RangeError at once, for more entries than the window has or a table of more than 2^32
+   */
   decode(firstEntry: number, entries: number): Generator<TableRun, void, undefined>
 }
 
@@ -46,36 +53,50 @@ export interface TableDecoder {
  * Decodes a bitmap table (qcow2 specification, "Bitmap table") window by window, so that a table of 2^27 entries
  * needs no more memory than one of 2^10. The caller reads each window straight into the engine's memory.
  *
+ * Takes its window and 32 KiB at most from the arena, for as long as the caller keeps them: see
+ * {@link BitmapEngine.mark}.
+ *
  * @param windowEntries entries for each window (default 4,096: 32 KiB)
+ * @throws RangeError for a geometry that no image has, or a full arena
  */
 export function createTableDecoder(
   engine: BitmapEngine,
   geometry: TableGeometry,
   windowEntries = 4096,
 ): TableDecoder {
+  imageGeometry(geometry)
+  wholeNumber('bitmapBytes', geometry.bitmapBytes)
+  wholeNumber('windowEntries', windowEntries, 1)
   const recordBytes = wasmConstant('RUN_RECORD_BYTES')
   const maxRuns = Math.min(windowEntries, 1024)
-  const window = engine.lane(windowEntries * 8)
-  const out = engine.lane(maxRuns * recordBytes)
-  const records = new DataView(out.bytes.buffer, out.ptr, out.bytes.byteLength)
+  // One lane for both, so that an arena without room for both loses none.
+  const windowBytes = windowEntries * 8
+  const lane = engine.lane(windowBytes + maxRuns * recordBytes)
+  const window = { ptr: lane.ptr, bytes: lane.bytes.subarray(0, windowBytes) }
+  const records = new DataView(lane.bytes.buffer, lane.ptr + windowBytes, maxRuns * recordBytes)
 
-  function* decode(firstEntry: number, entries: number): Generator<TableRun, void, undefined> {
-    if (entries > windowEntries) throw new RangeError(`${entries} entries in a window of ${windowEntries}`)
+  function decode(firstEntry: number, entries: number): Generator<TableRun, void, undefined> {
+    wholeNumber('entries', entries, 0, windowEntries)
+    wholeNumber('firstEntry', firstEntry, 0, 2 ** 32 - entries)
+    return runs(firstEntry, entries)
+  }
+
+  function* runs(firstEntry: number, entries: number): Generator<TableRun, void, undefined> {
     let done = 0
     while (done < entries) {
-      const runs = engine.kernels.decodeTable(
+      const count = engine.kernels.decodeTable(
         window.ptr + done * 8,
         entries - done,
         firstEntry + done,
         geometry.clusterBits,
         geometry.bitmapBytes,
         geometry.fileBytes,
-        out.ptr,
+        records.byteOffset,
         maxRuns,
       )
       done += engine.kernels.lastEntries.value as number
       // Copied out before the first is handed over: a caller may use the engine in between.
-      const batch = Array.from({ length: runs }, (_, i) => decodeRun(records, i * recordBytes))
+      const batch = Array.from({ length: count }, (_, i) => decodeRun(records, i * recordBytes))
       yield* batch
     }
   }
