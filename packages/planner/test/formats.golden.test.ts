@@ -118,7 +118,12 @@ describe('as <domainbackup>', () => {
 
 describe('a plan with an unknown disk', () => {
   const unknown = planBackup(
-    { ...mixed, chains: new Map([['vda', [layer('/images/vda.s1', ['cp1'], { locked: true })]]]) },
+    {
+      ...mixed,
+      chains: new Map([
+        ['vda', [layer('/images/vda.s1', ['cp1'], { locked: true }), layer('/images/vda.qcow2', ['cp1'])]],
+      ]),
+    },
     { incremental: 'cp1', disks: ['vda'] },
   )
 

@@ -109,11 +109,15 @@ function missing(context: BitmapContext, layer: number, severity: Severity): Rea
   const { target, bitmap, chain } = context
   const { filename, compat } = chain[layer]!
   const present = namesIn(context, layer)
+  if (severity === 'note') {
+    const message = `${place(context, layer)} has no bitmap '${bitmap}' either, as is to be expected: libvirt refuses for that.`
+    return reason('bitmap-missing', severity, message, { layer, filename, bitmap, cause: 'absent', present })
+  }
   const old = compat === '0.10'
   const why = old
     ? 'it is a version 2 image (compat=0.10), which cannot hold bitmaps; qemu-img amend -o compat=0.10 drops them ' +
       'without a word'
-    : `it has: ${listNames(present)}. Likely it was removed by hand or by another backup tool, was lost in a crash ` +
+    : `${present.length === 0 ? 'it has none at all' : `it has ${listNames(present)}`}. Likely it was removed by hand or by another backup tool, was lost in a crash ` +
       'before QEMU wrote it out, or the overlay was made without libvirt'
   const message = `${place(context, layer)} has no bitmap '${bitmap}': ${why}. Copy ${target} whole and take a new checkpoint.`
   const cause = old ? 'v2-image' : 'absent'

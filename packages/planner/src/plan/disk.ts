@@ -25,7 +25,8 @@ export interface DiskQuestion {
  * libvirt's verdict differ, some reason that is more than a note says why.
  */
 export function planDisk({ disk, chain, checkpoint, measurement, notes }: DiskQuestion): DiskPlan {
-  const recorded = recordedDisk(checkpoint, disk, filesNow(disk, chain))
+  const complete = chain.every(({ problem }) => problem === undefined)
+  const recorded = recordedDisk(checkpoint, disk, filesNow(disk, chain), complete)
   const ruledOut = recorded.reasons.some(({ severity }) => severity === 'blocks')
   const bitmap = checkpoint.name
   const images = judgeChain({ disk, chain, bitmap, topThen: recorded.topThen, ruledOut })

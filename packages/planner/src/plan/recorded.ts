@@ -13,8 +13,17 @@ export interface Recorded {
   readonly topThen: number | undefined
 }
 
-/** Looks a disk up in the checkpoint, by target and by files. Pure; never throws. */
-export function recordedDisk(checkpoint: CheckpointFacts, disk: DomainDisk, now: FilesNow): Recorded {
+/**
+ * Looks a disk up in the checkpoint, by target and by files. Pure; never throws.
+ *
+ * @param complete false where an image could not be read, so that deeper files have names that are not in `now`
+ */
+export function recordedDisk(
+  checkpoint: CheckpointFacts,
+  disk: DomainDisk,
+  now: FilesNow,
+  complete: boolean,
+): Recorded {
   const { name, domain } = checkpoint
   if (domain === undefined) {
     const asNow = { target: disk.target, source: disk.source, readonly: false }
@@ -27,10 +36,10 @@ export function recordedDisk(checkpoint: CheckpointFacts, disk: DomainDisk, now:
   const then = matchDisk(domain.disks, disk, now)
   if (then === undefined) {
     const sameTarget = domain.disks.find(other => other.target === disk.target)
-    const missing = sameTarget
-      ? sourceChanged(name, disk, sameTarget, now)
-      : notInCheckpoint(checkpoint, disk)
-    return { reasons: [missing], topThen: undefined }
+    if (sameTarget === undefined) return { reasons: [notInCheckpoint(checkpoint, disk)], topThen: undefined }
+    // The shared file may be one that could not be seen: the image's own reason says enough.
+    const changed = complete ? [sourceChanged(name, disk, sameTarget, now)] : []
+    return { reasons: changed, topThen: undefined }
   }
   const top = filesThen(then)[0]
   return {
