@@ -1,7 +1,7 @@
 import { type BitmapEngine, ExtentExtractor, type Lane, type MergeOperation } from '@tidemark/bitmap-wasm'
 import { Qcow2Error } from '../errors.js'
 import type { BitmapSource } from './source.js'
-import { Combination, SourceTerm, type Term, WINDOW_BITS, WINDOW_BYTES, type WindowState } from './terms.js'
+import { Combination, sourceTerm, type Term, WINDOW_BITS, WINDOW_BYTES, type WindowState } from './terms.js'
 
 /** Bytes for an engine that combines any number of bitmaps: windows are shared, not one for each. */
 export const COMBINE_ARENA_BYTES = 2 * 1024 * 1024
@@ -17,6 +17,11 @@ export interface CombineOptions {
    * Not larger than the finest bitmap's granularity: no effect, the result is a set of bytes anyway.
    */
   granularity?: number
+  /**
+   * Widen each bitmap to `granularity` before the operation, instead of the result after it. Makes no difference
+   * to a union; a difference is then that of granules touched.
+   */
+  widenFirst?: boolean
   signal?: AbortSignal
 }
 
@@ -127,27 +132,29 @@ function combine(
   const finest = operands
     .flatMap(sourcesOf)
     .reduce((least, { granularity }) => Math.min(least, granularity), 2 ** 31)
-  const exact = combineExact(engine, operands, operation, finest, disk)
-  if (asked === undefined || asked <= finest) return { granularity: finest, windows: exact }
+  const wider = asked !== undefined && asked > finest
+  const working = wider && (operation === 'union' || options.widenFirst) ? asked : finest
+  const exact = combineAt(engine, operands, operation, working, disk)
+  if (!wider || working === asked) return { granularity: working, windows: exact }
   const bits = Math.ceil(disk / asked)
   return { granularity: asked, windows: coarsen(engine, exact, Math.log2(asked / finest), bits) }
 }
 
-/** The operation on bits of the finest granularity. */
-async function* combineExact(
+/** The operation on bits of one working granularity. */
+async function* combineAt(
   engine: BitmapEngine,
   operands: readonly BitmapOperand[],
   operation: MergeOperation,
-  finest: number,
+  working: number,
   disk: number,
 ): AsyncGenerator<ResultWindow, void, undefined> {
   const term = new Combination(
     engine,
     operation,
-    operands.map(operand => termOf(engine, operand, finest)),
+    operands.map(operand => termOf(engine, operand, working)),
   )
   const lane = engine.lane(WINDOW_BYTES)
-  const granules = Math.ceil(disk / finest)
+  const granules = Math.ceil(disk / working)
   for (let start = 0; start < granules; start += WINDOW_BITS) {
     const bits = Math.min(WINDOW_BITS, granules - start)
     const state = await term.evaluate(lane, start, bits)
@@ -156,9 +163,9 @@ async function* combineExact(
   }
 }
 
-function termOf(engine: BitmapEngine, operand: BitmapOperand, finest: number): Term {
-  const terms = sourcesOf(operand).map(
-    source => new SourceTerm(engine, source, Math.log2(source.granularity / finest)),
+function termOf(engine: BitmapEngine, operand: BitmapOperand, working: number): Term {
+  const terms = sourcesOf(operand).map(source =>
+    sourceTerm(engine, source, Math.log2(source.granularity / working)),
   )
   return terms.length === 1 ? terms[0]! : new Combination(engine, 'union', terms)
 }

@@ -94,8 +94,18 @@ const rules: Readonly<Record<MergeOperation, (result: WindowState, next: WindowS
   xor: (result, next) => (next === 'zeros' ? 'keep' : result === 'zeros' ? 'copy' : 'merge'),
 }
 
-/** Reads windows of fine bits from a bitmap of the same or a coarser granularity. */
-export class SourceTerm implements Term {
+/**
+ * A bitmap's windows at a working granularity: its own, a finer one (each bit stands for several) or a coarser
+ * one (a bit is set when any of its own bits is).
+ *
+ * @param shift log2 of the bitmap's granularity over the working one: positive to refine, negative to coarsen
+ */
+export function sourceTerm(engine: BitmapEngine, source: BitmapSource, shift: number): Term {
+  if (shift < 0) return new CoarsenedTerm(engine, source, -shift)
+  return new RefinedTerm(engine, source, shift)
+}
+
+class RefinedTerm implements Term {
   readonly #engine: BitmapEngine
   readonly #source: BitmapSource
   readonly #shift: number
@@ -130,12 +140,60 @@ export class SourceTerm implements Term {
     return 'mixed'
   }
 
-  /** The bytes of the coarse bitmap that hold `bits` fine bits from `start` on. */
+  /** The bytes of the bitmap that hold `bits` working bits from `start` on. */
   #stretch(start: number, bits: number): { byteOffset: number; byteLength: number; firstBit: number } {
     const scale = 2 ** this.#shift
     const first = Math.floor(start / scale)
     const last = Math.ceil((start + bits) / scale)
     const byteOffset = Math.floor(first / 8)
     return { byteOffset, byteLength: Math.ceil(last / 8) - byteOffset, firstBit: first % 8 }
+  }
+}
+
+class CoarsenedTerm implements Term {
+  readonly #engine: BitmapEngine
+  readonly #source: BitmapSource
+  readonly #shift: number
+
+  constructor(engine: BitmapEngine, source: BitmapSource, shift: number) {
+    this.#engine = engine
+    this.#source = source
+    this.#shift = shift
+  }
+
+  async peek(start: number, bits: number): Promise<WindowState> {
+    const scale = 2 ** this.#shift
+    const fineStart = start * scale
+    const fineEnd = Math.min((start + bits) * scale, this.#source.granules)
+    return this.#source.peek(fineStart / 8, Math.ceil(fineEnd / 8) - fineStart / 8)
+  }
+
+  async evaluate(target: Lane, start: number, bits: number): Promise<WindowState> {
+    const known = await this.peek(start, bits)
+    if (known !== 'mixed') return known
+    // Terms are evaluated one after the other, so that they can take turns with one piece of the arena.
+    const mark = this.#engine.mark()
+    try {
+      await this.#gather(target, this.#engine.lane(WINDOW_BYTES), start, bits)
+    } finally {
+      this.#engine.release(mark)
+    }
+    return 'mixed'
+  }
+
+  /** Goes through as many fine windows as the coarse one takes; stretches without data cost nothing. */
+  async #gather(target: Lane, fine: Lane, start: number, bits: number): Promise<void> {
+    const scale = 2 ** this.#shift
+    const fineEnd = Math.min((start + bits) * scale, this.#source.granules)
+    target.bytes.fill(0, 0, Math.ceil(bits / 8))
+    for (let at = start * scale; at < fineEnd; at += WINDOW_BITS) {
+      const fineBits = Math.min(WINDOW_BITS, fineEnd - at)
+      const bytes = Math.ceil(fineBits / 8)
+      const state = await this.#source.peek(at / 8, bytes)
+      if (state === 'zeros') continue
+      if (state === 'ones') fine.bytes.fill(0xff, 0, bytes)
+      else await this.#source.readInto(fine.bytes.subarray(0, bytes), at / 8)
+      this.#engine.coarsen(fine, fineBits, this.#shift, target, Math.floor(at / scale) - start)
+    }
   }
 }

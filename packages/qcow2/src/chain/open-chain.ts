@@ -52,6 +52,11 @@ export interface OpenChainOptions {
   readonly engine?: BitmapEngine
   /** Only the top, without what it refers to. */
   readonly topOnly?: boolean
+  /**
+   * What lies below the top, instead of what the images themselves say: a domain's `<backingStore>` overrules
+   * them in libvirt.
+   */
+  readonly backing?: readonly { readonly name: string; readonly format: string | undefined }[] | undefined
 }
 
 /**
@@ -69,7 +74,7 @@ export async function openChain(
   while (next !== undefined) {
     const layer: ChainLayer = await openLayer(next, layers.length, seen, options)
     layers.push(layer)
-    next = options.topOnly ? undefined : backingOf(layer)
+    next = options.topOnly ? undefined : backingOf(layer, options.backing)
   }
   return layers
 }
@@ -79,8 +84,13 @@ export async function closeChain(layers: readonly ChainLayer[]): Promise<void> {
   await Promise.all(layers.map(layer => layer.storage?.close()))
 }
 
-function backingOf(layer: ChainLayer): ImageReference | undefined {
-  const name = layer.problem === undefined ? layer.inspection?.backingFile : undefined
+function backingOf(layer: ChainLayer, backing: OpenChainOptions['backing']): ImageReference | undefined {
+  if (layer.problem !== undefined) return undefined
+  if (backing !== undefined) {
+    const below = backing[layer.depth]
+    return below === undefined ? undefined : { ...below, from: layer }
+  }
+  const name = layer.inspection?.backingFile
   if (name === undefined || name === '') return undefined
   return { name, format: layer.inspection?.backingFormat, from: layer }
 }

@@ -1,0 +1,63 @@
+import {
+  type ChainLayer,
+  COMBINE_ARENA_BYTES,
+  countDirty,
+  createEngine,
+  openBitmap,
+  Qcow2Error,
+} from '@tidemark/qcow2'
+import { type ExitStatus, exitStatus } from '../exit-status.js'
+import type { Output } from '../output.js'
+import { type BitmapCount, infoToJson } from '../render/info-json.js'
+import { type ShareOptions, withChain } from './open.js'
+
+export interface InfoOptions extends ShareOptions {
+  readonly backingChain?: boolean
+  readonly count?: boolean
+}
+
+/** `tidemark info`: what an image says of itself. */
+export async function info(file: string, options: InfoOptions, output: Output): Promise<ExitStatus> {
+  return withChain(file, { ...options, topOnly: !options.backingChain }, output, async layers => {
+    const [top] = layers
+    // Nothing can be shown of a top that cannot be opened; of a layer below, that it cannot be.
+    if (top.problem !== undefined) throw top.problem
+    const counts = new Map<ChainLayer, readonly BitmapCount[]>()
+    if (options.count) for (const layer of layers) counts.set(layer, await countBitmaps(layer))
+    if (output.format === 'json') {
+      const images = layers.map(layer => infoToJson(layer, counts.get(layer)))
+      await output.json(options.backingChain ? images : images[0])
+    } else {
+      const { infoToText } = await import('../render/info-text.js')
+      const texts = layers.map(layer => infoToText(layer, counts.get(layer), output.colors))
+      await output.write(texts.join('\n'))
+    }
+    const broken = layers.find(layer => layer.problem !== undefined)
+    if (broken?.problem !== undefined) throw broken.problem
+    const unsupported = layers.some(({ inspection }) =>
+      inspection?.findings.some(f => f.code === 'unsupported-feature'),
+    )
+    return unsupported ? exitStatus.unsupported : exitStatus.ok
+  })
+}
+
+/** In directory order. A body that cannot be read has no count, but says why. */
+async function countBitmaps({ inspection }: ChainLayer): Promise<BitmapCount[]> {
+  if (inspection === undefined) return []
+  const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
+  const counts: BitmapCount[] = []
+  for (const bitmap of inspection.bitmapDirectory?.bitmaps ?? []) {
+    try {
+      // What an inconsistent bitmap has marked is shown too: its flags say what it is worth.
+      const source = openBitmap(inspection, bitmap, engine, {
+        force: bitmap.inUse || inspection.bitmapDirectory?.stale === true,
+      })
+      const { granules, bytes } = await countDirty(engine, [source])
+      counts.push({ count: granules, dirtyBytes: bytes })
+    } catch (error) {
+      if (!(error instanceof Qcow2Error)) throw error
+      counts.push({ error: error.message })
+    }
+  }
+  return counts
+}

@@ -1,0 +1,47 @@
+import { type ChainLayer, closeChain, type OpenChainOptions, openChain } from '@tidemark/qcow2'
+import { fileOpener, readLocks } from '@tidemark/qcow2/node'
+import { CommandError } from '../errors.js'
+import type { Output } from '../output.js'
+
+export interface ShareOptions {
+  readonly forceShare?: boolean
+}
+
+/**
+ * Opens an image, with its chain if asked, uses it and closes it. An image that a writer holds is refused, as
+ * qemu-img does, unless the user insists.
+ *
+ * @throws {CommandError} `image-in-use`
+ */
+export async function withChain<T>(
+  file: string,
+  options: ShareOptions & Pick<OpenChainOptions, 'topOnly' | 'engine'> & { readonly format?: string },
+  output: Output,
+  use: (layers: readonly [ChainLayer, ...ChainLayer[]]) => Promise<T>,
+): Promise<T> {
+  const layers = await openChain({ name: file, format: options.format }, { open: fileOpener(), ...options })
+  try {
+    for (const { filename, storage } of layers) {
+      if (storage !== undefined) await refuseWriter(filename, options, output)
+    }
+    return await use(layers as [ChainLayer, ...ChainLayer[]])
+  } finally {
+    await closeChain(layers)
+  }
+}
+
+async function refuseWriter(filename: string, options: ShareOptions, output: Output): Promise<void> {
+  const { writer } = await readLocks(filename)
+  if (!writer) return
+  if (!options.forceShare) {
+    throw new CommandError(
+      'image-in-use',
+      `${filename} is in use: another process (a running VM?) may write to it. ` +
+        'Its bitmaps on disk are not up to date; -U shows them all the same',
+      { image: filename },
+    )
+  }
+  output.warn(
+    `${filename} is in use by a writer: what is shown may be torn, and its bitmaps on disk are not up to date`,
+  )
+}

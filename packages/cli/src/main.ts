@@ -1,0 +1,36 @@
+import { describeError } from './errors.js'
+import { exitStatus } from './exit-status.js'
+import { Output, type OutputFormat } from './output.js'
+import { buildProgram } from './program.js'
+
+const argv = process.argv.slice(2)
+
+process.on('SIGINT', () => process.exit(exitStatus.interrupted))
+process.on('SIGTERM', () => process.exit(128 + 15))
+
+run(argv).then(status => {
+  // Not process.exit: what is still on its way to a pipe would be cut off.
+  process.exitCode = status
+})
+
+async function run(args: readonly string[]): Promise<number> {
+  const output = new Output(wantedFormat(args))
+  try {
+    const status = await buildProgram(output).run(args)
+    await output.flush()
+    return status
+  } catch (error) {
+    const shown = describeError(error)
+    if (shown.code === 'broken-pipe') return exitStatus.brokenPipe
+    output.error(error)
+    return shown.status
+  }
+}
+
+/** Known before the arguments are parsed, so that a usage error can be told as JSON too. */
+function wantedFormat(args: readonly string[]): OutputFormat {
+  const at = args.lastIndexOf('--output')
+  const value =
+    at >= 0 ? args[at + 1] : args.findLast(arg => arg.startsWith('--output='))?.slice('--output='.length)
+  return value === 'json' ? 'json' : 'human'
+}

@@ -1,0 +1,86 @@
+import { once } from 'node:events'
+import type { Writable } from 'node:stream'
+import pc from 'picocolors'
+
+import { CommandError, describeError } from './errors.js'
+import { printable } from './printable.js'
+
+/** picocolors' functions, on or off. */
+export type Colors = ReturnType<typeof pc.createColors>
+
+export type OutputFormat = 'human' | 'json'
+
+/** Where a command's words go: results to stdout, everything else to stderr. */
+export class Output {
+  readonly format: OutputFormat
+  readonly #stdout: Writable
+  readonly #stderr: Writable
+  #failed: NodeJS.ErrnoException | undefined
+
+  constructor(format: OutputFormat, stdout: Writable = process.stdout, stderr: Writable = process.stderr) {
+    this.format = format
+    this.#stdout = stdout
+    this.#stderr = stderr
+    stdout.on('error', error => {
+      this.#failed ??= error
+    })
+    // A closed stderr must not end the work.
+    stderr.on('error', () => {})
+  }
+
+  /**
+   * Writes a piece of the result and waits while the reader is slow, so that memory stays bounded.
+   *
+   * @throws {CommandError} `broken-pipe` when the reader has gone, `write-failed` on a full disk
+   */
+  async write(text: string): Promise<void> {
+    this.#check()
+    if (!this.#stdout.write(text))
+      await Promise.race([once(this.#stdout, 'drain'), once(this.#stdout, 'close')])
+    this.#check()
+  }
+
+  /** Waits until all that was written has left. */
+  async flush(): Promise<void> {
+    await new Promise<void>(resolve => this.#stdout.write('', () => resolve()))
+    this.#check()
+  }
+
+  async json(value: unknown): Promise<void> {
+    await this.write(`${JSON.stringify(value, undefined, 2)}\n`)
+  }
+
+  warn(message: string): void {
+    this.#stderr.write(`${this.#color(process.stderr).yellow('warning:')} ${printable(message)}\n`)
+  }
+
+  error(error: unknown): void {
+    const { code, message, details } = describeError(error)
+    if (this.format === 'json') {
+      this.#stderr.write(`${JSON.stringify({ error: { ...details, code, message } }, jsonValue)}\n`)
+      return
+    }
+    const lines = message.split('\n').map(printable).join('\n')
+    this.#stderr.write(`${this.#color(process.stderr).red('error:')} ${lines}\n`)
+  }
+
+  /** Colours for stdout; none where it is no terminal or NO_COLOR is set. */
+  get colors(): Colors {
+    return this.#color(process.stdout)
+  }
+
+  #color(stream: { isTTY?: boolean }): Colors {
+    return pc.createColors(pc.isColorSupported && stream.isTTY === true)
+  }
+
+  #check(): void {
+    const failed = this.#failed
+    if (failed === undefined) return
+    if (failed.code === 'EPIPE') throw new CommandError('broken-pipe', 'the reader of the output has gone')
+    throw new CommandError('write-failed', `cannot write the output: ${failed.message}`)
+  }
+}
+
+function jsonValue(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? `0x${value.toString(16)}` : value
+}

@@ -1,0 +1,215 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import type { InfoOptions } from './commands/info.js'
+import type { MapOptions } from './commands/map.js'
+import type { PlanBackupOptions } from './commands/plan-backup.js'
+import { UsageError } from './errors.js'
+import { exitStatus } from './exit-status.js'
+import type { Output } from './output.js'
+import { parseGranularity } from './units.js'
+
+declare const TIDEMARK_VERSION: string
+
+export interface Program {
+  /** @returns the exit status */
+  run(args: readonly string[]): Promise<number>
+}
+
+/**
+ * The command line: options, help, and which command runs. Commands are imported when they run, and not before.
+ */
+export function buildProgram(output: Output): Program {
+  let status: number = exitStatus.ok
+  const program = new Command('tidemark')
+    .description(
+      'qcow2 dirty bitmaps and libvirt checkpoints, offline: on images alone, without QEMU or libvirt.',
+    )
+    .version(TIDEMARK_VERSION, '-V, --version')
+    .showHelpAfterError('(see --help)')
+    .enablePositionalOptions()
+    .addHelpText('after', generalHelp)
+  const ends =
+    <A extends unknown[]>(action: (...args: A) => Promise<number>) =>
+    async (...args: A) => {
+      status = await action(...args)
+    }
+
+  common(program.command('info'))
+    .description("Show an image's metadata and its persistent bitmaps (a superset of qemu-img info).")
+    .argument('<file>', 'qcow2 or raw image')
+    .option('--backing-chain', 'the images below it too, top first')
+    .option('--count', "count each bitmap's dirty granules (reads the bitmaps)")
+    .addOption(forceShare())
+    .addHelpText('after', infoHelp)
+    .action(
+      ends(async (file: string, options: InfoOptions) =>
+        (await import('./commands/info.js')).info(file, options, output),
+      ),
+    )
+
+  common(program.command('map'))
+    .description('List the dirty extents of a bitmap, or of several combined.')
+    .argument('<file>', 'qcow2 image')
+    .addOption(
+      new Option('--bitmap <name>', 'bitmap of FILE, or NAME@OTHERFILE; repeatable')
+        .argParser(collect)
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option('--op <operation>', 'how to combine several, from left to right')
+        .choices(['union', 'intersection', 'difference', 'xor'])
+        .default('union'),
+    )
+    .option('--granularity <size>', 'mark every granule of this size that the result touches', granularity)
+    .option('--backing-chain', 'unite each bitmap with those of its name down the backing chain')
+    .addOption(new Option('--format <format>', 'json, or one extent a line').choices(['json', 'ndjson']))
+    .option('--dirty', 'leave clean extents out')
+    .option('--force', 'read in-use and stale bitmaps too; what cannot be read counts as dirty')
+    .addOption(forceShare())
+    .addHelpText('after', mapHelp)
+    .action(
+      ends(async (file: string, options: MapOptions) =>
+        (await import('./commands/map.js')).map(file, options, output),
+      ),
+    )
+
+  const plan = program.command('plan').description('Plan work on checkpoints; changes nothing.')
+  common(plan.command('backup'))
+    .description(
+      'Which disks can be backed up incrementally since a checkpoint, from which bitmaps, and why not.',
+    )
+    .requiredOption('--incremental <checkpoint>', 'everything modified since this checkpoint')
+    .option('--disk <target>', 'only this disk; repeatable', collect)
+    .option('--domain <name>', "a domain in libvirt's folders")
+    .option('--libvirt-root <dir>', 'another root that holds qemu/NAME.xml and qemu/checkpoint/NAME/')
+    .option('--domain-xml <file>', "the domain's XML, instead of --domain")
+    .option('--checkpoint-dir <dir>', 'the folder of its checkpoints, with --domain-xml')
+    .option(
+      '--map-source <old=new>',
+      'where images are now that were copied; prefixes count; repeatable',
+      collect,
+    )
+    .option('--no-bodies', 'judge from metadata alone: no sizes, no check of bitmaps against each other')
+    .option('--require-incremental', 'an error (1) unless every disk is incremental')
+    .addOption(
+      new Option('--format <format>', 'print it ready for virsh, QMP or a shell').choices([
+        'xml',
+        'qmp',
+        'sh',
+      ]),
+    )
+    .option('--pull', 'with --format xml: a pull mode backup')
+    .option(
+      '--target-dir <dir>',
+      "with --format xml or sh: where the backup's files go (default: beside each disk)",
+    )
+    .addHelpText('after', planHelp)
+    .action(
+      ends(async (options: PlanBackupOptions) =>
+        (await import('./commands/plan-backup.js')).planBackupCommand(options, output),
+      ),
+    )
+
+  for (const command of [program, ...program.commands, ...plan.commands]) {
+    command.exitOverride().configureOutput({ writeErr: () => {} })
+  }
+  return {
+    async run(args) {
+      try {
+        await program.parseAsync(args, { from: 'user' })
+      } catch (error) {
+        if (!(error instanceof CommanderError)) throw error
+        if (error.exitCode === 0) return exitStatus.ok
+        throw new UsageError(usageMessage(error, args))
+      }
+      return status
+    },
+  }
+}
+
+function usageMessage(error: CommanderError, args: readonly string[]): string {
+  // Commander shows the help of a command without a subcommand as an error.
+  if (error.code === 'commander.help') {
+    return args.length === 0
+      ? 'no command given (see tidemark --help)'
+      : `which one? (see tidemark ${args[0]} --help)`
+  }
+  return `${error.message.replace(/^error: /, '')} (see --help)`
+}
+
+function common(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--output <format>', 'for people or for programs')
+        .choices(['human', 'json'])
+        .default('human'),
+    )
+    .option('--no-progress', 'no progress bar, on a terminal either')
+}
+
+function forceShare(): Option {
+  return new Option('-U, --force-share', 'read an image that a running QEMU holds; what it shows may be torn')
+}
+
+function collect(value: string, all: readonly string[] | undefined): readonly string[] {
+  return [...(all ?? []), value]
+}
+
+function granularity(value: string): number {
+  try {
+    return parseGranularity(value)
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message)
+  }
+}
+
+const generalHelp = `
+Exit statuses:
+  0    done; nothing wrong found
+  1    error: it could not be done; nothing was changed
+  4    cannot tell: the domain runs, its bitmaps are in QEMU's memory (plan)
+  10   some disks need a full backup (plan)
+  11   every disk needs a full backup (plan)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted
+Each command's --help has examples.`
+
+const infoHelp = `
+Works on images that QEMU refuses to open, and says what is wrong with them. Never reads bitmaps' bodies unless
+--count is given.
+
+Examples:
+  tidemark info disk.qcow2
+  tidemark info --count --output json disk.qcow2
+  tidemark info --backing-chain overlay.qcow2
+
+Exit statuses: 0 shown; 1 cannot be read, or a writer holds it (see -U); 63 it needs a feature that is not supported`
+
+const mapHelp = `
+A bitmap stands for a set of bytes: its dirty granules, clipped to the disk. Operations are on those sets and exact,
+whatever the granularities. JSON is nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty. A bitmap
+is looked for in FILE alone, never silently in a backing file.
+
+Examples:
+  tidemark map disk.qcow2 --bitmap monday
+  tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference --output json
+  tidemark map overlay.qcow2 --bitmap monday --backing-chain --granularity 1M
+  tidemark map overlay.qcow2 --bitmap monday --bitmap monday@base.qcow2 --dirty --format ndjson
+
+Exit statuses: 0 done; 1 no such bitmap, in-use or stale (see --force), corrupt, or a writer holds the image (see -U);
+63 not supported; 64 usage`
+
+const planHelp = `
+Where checkpoints come from: --domain NAME (libvirt's system folders, or --libvirt-root DIR), or --domain-xml FILE
+with --checkpoint-dir DIR. 'mode' is what is safe; 'libvirt' is what libvirt itself would say of an incremental backup.
+
+Examples:
+  tidemark plan backup --domain web --incremental monday
+  tidemark plan backup --domain web --incremental monday --disk vda --output json
+  tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints --incremental monday \\
+      --map-source /var/lib/libvirt/images=/mnt/copy
+  tidemark plan backup --domain web --incremental monday --format xml --target-dir /backup > backup.xml
+  virsh backup-begin web backup.xml
+
+Exit statuses: 0 every disk incremental; 10 some need a full backup; 11 all do; 4 the domain runs, or a source cannot
+be read from here; 1 error, or with --require-incremental instead of 10 and 11; 64 usage`
