@@ -90,10 +90,8 @@ function coarsenWords(src: usize, fineBits: u32, shift: u32, dst: usize, dstBit:
   }
 }
 
-/** ORs up to 64 bits into memory at any bit position; the lane is padded by at least 16 bytes. */
+/** ORs up to 32 bits into memory at any bit position: with 7 before them they fit a word. Lanes are padded. */
 @inline function orBits(dst: usize, dstBit: u32, bits: u64): void {
   const ptr = dst + (dstBit >> 3)
-  const by = <u64>(dstBit & 7)
-  store<u64>(ptr, load<u64>(ptr) | (bits << by))
-  if (by) store<u8>(ptr + 8, load<u8>(ptr + 8) | <u8>(bits >> (64 - by)))
+  store<u64>(ptr, load<u64>(ptr) | (bits << <u64>(dstBit & 7)))
 }

@@ -146,6 +146,12 @@ const faults: [string, Partial<EntryFields>, Partial<typeof goodGeometry>, Entry
     { clusterBits: 21, fileBytes: HIGH },
     ['table-too-large'],
   ],
+  [
+    'in-use table of 2^29 entries, whose bytes are 0 modulo 2^32',
+    { tableSize: 2 ** 29, flags: 1 },
+    {},
+    ['table-past-end-of-file', 'table-too-large'],
+  ],
   ['flag bit 2', { flags: 1 << 2 }, {}, []],
   ['flag bit 3', { flags: 1 << 3 }, {}, ['flags-reserved']],
   ['flag bit 31', { flags: 2 ** 31 }, {}, ['flags-reserved']],
