@@ -153,6 +153,7 @@ async function print(
     })
   }
   const { planToText } = await import('../render/plan-text.js')
-  const width = Math.min(process.stdout.columns ?? 100, 110)
+  // A terminal that does not know its width says 0.
+  const width = Math.min(process.stdout.columns || 100, 110)
   return output.write(planToText(plan, buildCheckpointTree(loaded.checkpoints), output.colors, width))
 }

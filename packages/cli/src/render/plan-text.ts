@@ -5,6 +5,7 @@ import { printable } from '../printable.js'
 import { formatShare, formatSize } from '../units.js'
 import { table } from './table.js'
 import { checkpointTree } from './tree.js'
+import { shortened, visibleWidth } from './width.js'
 import { wrap } from './wrap.js'
 
 /** The plan for people: what to do first, then why, then what it comes to. */
@@ -13,27 +14,43 @@ export function planToText(plan: BackupPlan, tree: CheckpointTree, colors: Color
     `${colors.bold(`Backup of ${printable(plan.domain)} since checkpoint ${printable(plan.incremental)}`)}\n\n`,
     checkpointTree(tree, plan.incremental, colors),
     '\n',
-    diskTable(plan, colors),
+    diskTable(plan, colors, width),
     ...reasonBlocks(plan, colors, width),
-    `\n${summary(plan, colors)}\n`,
+    '\n',
+    ...summary(plan).map((sentence, i) => wrap(sentence, width, '', i === 0 ? colors.bold : undefined)),
   ]
   return parts.join('')
 }
 
-function diskTable({ disks }: BackupPlan, colors: Colors): string {
+function diskTable({ disks }: BackupPlan, colors: Colors, width: number): string {
   const rows = disks.map(disk => [
     colors.bold(printable(disk.target)),
     modeText(disk, colors),
     disk.libvirt === 'accept' ? 'accepts' : disk.libvirt === 'reject' ? 'rejects' : 'unknown',
     disk.virtualSize === undefined ? '?' : formatSize(disk.virtualSize),
     toCopy(disk),
-    disk.mode === 'incremental' ? mergeText(disk) : printable(basename(disk.source)),
   ])
-  return table(rows, {
-    head: ['DISK', 'PLAN', 'LIBVIRT', 'SIZE', 'TO COPY', 'FROM'],
+  const options = {
+    head: ['DISK', 'PLAN', 'LIBVIRT', 'SIZE', 'TO COPY'],
     right: [3, 4],
     indent: 2,
-  })
+  }
+  const widest = Math.max(...table(rows, options).split('\n').map(visibleWidth))
+  const room = Math.max(12, width - widest - 2)
+  const withFiles = rows.map((row, i) => [...row, filesText(disks[i]!, room)])
+  return table(withFiles, { ...options, head: [...options.head, 'FROM'] })
+}
+
+/** The files whose bitmaps are united, as many of their names as there is room for. */
+function filesText({ mode, merge, source }: DiskPlan, room: number): string {
+  const [top, ...below] = mode === 'incremental' ? merge.map(({ filename }) => filename) : [source]
+  const names = [top!, ...below].map(name => printable(basename(name)))
+  const more = below.length
+  const texts = [names.join(' + '), `${names[0]} + ${more} below`, `${names[0]} + ${more}`]
+  const fits = (more === 0 ? texts.slice(0, 1) : texts).find(text => visibleWidth(text) <= room)
+  if (fits !== undefined) return fits
+  const rest = more === 0 ? '' : ` + ${more}`
+  return `${shortened(names[0]!, room - rest.length)}${rest}`
 }
 
 function modeText({ mode }: DiskPlan, colors: Colors): string {
@@ -45,11 +62,6 @@ function toCopy({ mode, dirtyBytes, virtualSize }: DiskPlan): string {
   if (mode === 'full') return 'all of it'
   if (mode === 'unknown' || dirtyBytes === undefined || virtualSize === undefined) return '?'
   return `${formatSize(dirtyBytes)} (${formatShare(dirtyBytes, virtualSize)})`
-}
-
-function mergeText({ merge }: DiskPlan): string {
-  const files = merge.map(({ filename }) => printable(basename(filename)))
-  return `'${printable(merge[0]!.bitmap)}' in ${files.join(' + ')}`
 }
 
 /** What concerns the whole tree is said once; the rest disk by disk. */
@@ -81,32 +93,32 @@ function reasonText({ code, severity, message }: Reason, colors: Colors, width: 
   return `  ${paint(code)}\n${wrap(printable(message), width - 4, '    ')}`
 }
 
-function summary(plan: BackupPlan, colors: Colors): string {
-  const { disks } = plan
-  const incremental = disks.filter(({ mode }) => mode === 'incremental')
-  const unknown = disks.filter(({ mode }) => mode === 'unknown')
-  const count = `${incremental.length} of ${disks.length} disk${disks.length === 1 ? '' : 's'} incremental`
-  const sentences = [colors.bold(count)]
-  if (
-    disks.every(({ mode, dirtyBytes }) => mode === 'full' || dirtyBytes !== undefined) &&
-    unknown.length === 0
-  ) {
-    const copied = disks.reduce(
-      (sum, disk) => sum + ((disk.mode === 'full' ? disk.virtualSize : disk.dirtyBytes) ?? 0),
-      0,
-    )
-    const whole = disks.reduce((sum, disk) => sum + (disk.virtualSize ?? 0), 0)
-    if (incremental.length > 0)
-      sentences.push(`${formatSize(copied)} to copy instead of ${formatSize(whole)}`)
-  }
-  if (unknown.length > 0)
-    sentences.push(`${unknown.map(({ target }) => target).join(', ')} cannot be told from here`)
-  const { nextBest } = plan
+/** What it comes to, a sentence a line. */
+function summary({ disks, incremental, nextBest }: BackupPlan): string[] {
+  const done = disks.filter(({ mode }) => mode === 'incremental')
+  const unknown = disks.filter(({ mode }) => mode === 'unknown').map(({ target }) => printable(target))
+  const count = `${done.length} of ${disks.length} disk${disks.length === 1 ? '' : 's'} incremental`
+  const whole = disks.reduce((sum, { virtualSize }) => sum + (virtualSize ?? 0), 0)
+  const copied = disks.reduce(
+    (sum, { mode, virtualSize, dirtyBytes }) => sum + ((mode === 'full' ? virtualSize : dirtyBytes) ?? 0),
+    0,
+  )
+  const measured = done.every(({ dirtyBytes }) => dirtyBytes !== undefined) && unknown.length === 0
+  const sentences = [
+    done.length > 0 && measured
+      ? `${count}: ${formatSize(copied)} to copy instead of ${formatSize(whole)}.`
+      : `${count}.`,
+  ]
+  if (unknown.length > 0) sentences.push(`What ${unknown.join(', ')} would need cannot be told from here.`)
   if (nextBest !== undefined) {
-    const more = nextBest.disks.map(printable).join(', ')
+    const more =
+      nextBest.disks.length === disks.length ? 'every disk' : nextBest.disks.map(printable).join(', ')
+    const name = printable(nextBest.checkpoint)
     sentences.push(
-      `since the ${nextBest.relation} checkpoint ${printable(nextBest.checkpoint)}, ${more} could be incremental`,
+      nextBest.relation === 'older'
+        ? `Since the older checkpoint ${name}, ${more} could be incremental: it holds all that ${printable(incremental)} would.`
+        : `Since the newer checkpoint ${name}, ${more} could be incremental: of use if there is a backup of that moment.`,
     )
   }
-  return `${sentences.join('; ')}.`
+  return sentences
 }
