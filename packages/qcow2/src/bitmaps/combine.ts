@@ -148,11 +148,12 @@ async function* combineAt(
   working: number,
   disk: number,
 ): AsyncGenerator<ResultWindow, void, undefined> {
-  const term = new Combination(
-    engine,
-    operation,
-    operands.map(operand => termOf(engine, operand, working)),
-  )
+  // Groups are evaluated one after the other: one window serves them all, however many there are.
+  const within = operands.some(operand => sourcesOf(operand).length !== 1)
+    ? engine.lane(WINDOW_BYTES)
+    : undefined
+  const terms = operands.map(operand => termOf(engine, operand, working, within))
+  const term = new Combination(engine, operation, terms, engine.lane(WINDOW_BYTES))
   const lane = engine.lane(WINDOW_BYTES)
   const granules = Math.ceil(disk / working)
   for (let start = 0; start < granules; start += WINDOW_BITS) {
@@ -163,11 +164,18 @@ async function* combineAt(
   }
 }
 
-function termOf(engine: BitmapEngine, operand: BitmapOperand, working: number): Term {
+function termOf(
+  engine: BitmapEngine,
+  operand: BitmapOperand,
+  working: number,
+  within: Lane | undefined,
+): Term {
   const terms = sourcesOf(operand).map(source =>
     sourceTerm(engine, source, Math.log2(source.granularity / working)),
   )
-  return terms.length === 1 ? terms[0]! : new Combination(engine, 'union', terms)
+  return within === undefined || terms.length === 1
+    ? terms[0]!
+    : new Combination(engine, 'union', terms, within)
 }
 
 /**

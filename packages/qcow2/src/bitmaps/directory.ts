@@ -69,14 +69,15 @@ export async function readBitmapDirectory(
     return undefined
   }
   const { clusterBits } = header
+  const stale = (header.autoclearFeatures & autoclear.bitmaps) === 0n
+  const found: Finding[] = []
   const fileBytes = storage.size
   const parsed = parseBitmapsExtension(engine, extension.data, { clusterBits, fileBytes })
   for (const violation of parsed.violations)
-    findings.push(describeExtension(extension, parsed, violation, fileBytes))
+    found.push(describeExtension(extension, parsed, violation, fileBytes))
 
-  const stale = (header.autoclearFeatures & autoclear.bitmaps) === 0n
   if (stale) {
-    findings.push({
+    found.push({
       code: 'bitmaps-stale',
       severity: 'warning',
       structure: 'header',
@@ -97,12 +98,14 @@ export async function readBitmapDirectory(
   const count = Math.min(parsed.bitmapCount, bitmapLimits().maxBitmaps)
   const entries = parseBitmapDirectory(engine, bytes, count, {
     clusterBits,
-    virtualSize: header.size,
+    virtualSize: Math.min(header.size, Number.MAX_SAFE_INTEGER),
     fileBytes,
   })
   const disk = diskBytes(header)
   const bitmaps = entries.map(entry => describe(entry, disk))
-  findings.push(...entryFindings(bitmaps, parsed, start))
+  found.push(...entryFindings(bitmaps, parsed, start))
+  // QEMU looks no further than the autoclear bit: what is wrong in stale bitmaps does not keep it from opening.
+  findings.push(...found.map(each => (stale ? { ...each, severity: 'warning' as const } : each)))
   return { extension: parsed, stale, bitmaps }
 }
 
@@ -111,13 +114,18 @@ function describe(entry: DirectoryEntry, disk: number): PersistentBitmap {
   const granules = Math.ceil(disk / granularity)
   // Extra data is legal; it matters only if the compatible flag does not say that it may be ignored.
   const ignorable = (entry.flags & 4) !== 0
-  const fatal = entry.violations.filter(v => v !== 'extra-data' || !ignorable)
+  const reasons = entry.violations.filter(v => v !== 'extra-data' || !ignorable).map(v => messages[v])
+  // Only an in-use bitmap can have come so far: then its table may have any size.
+  if (reasons.length === 0 && granules > bitmapLimits().maxBitmapBytes * 8) {
+    reasons.push('its granularity is too fine for a disk of this size')
+  }
+  if (disk > Number.MAX_SAFE_INTEGER) reasons.push('its disk is larger than 2^53 − 1 bytes')
   return {
     ...entry,
     granularity,
     granules,
     bitmapBytes: Math.ceil(granules / 8),
-    unreadable: fatal.length === 0 ? undefined : fatal.map(v => messages[v]).join('; '),
+    unreadable: reasons.length === 0 ? undefined : reasons.join('; '),
   }
 }
 
@@ -169,8 +177,27 @@ function entryFindings(
         message: `bitmap '${bitmap.name}' is inconsistent: a writer had it open and did not finish (in-use)`,
       })
     }
-    // Names are bytes: one character for each keeps them apart where UTF-8 would not.
-    const key = String.fromCharCode(...bitmap.nameBytes.subarray(0, 1024))
+    if ((bitmap.flags & 4) !== 0) {
+      findings.push({
+        code: 'bitmap-extra-data-compatible',
+        severity: 'warning',
+        ...where,
+        field: 'flags',
+        message: `bitmap '${bitmap.name}' has the flag extra_data_compatible: legal, but QEMU refuses the image for it`,
+      })
+    }
+    const nul = bitmap.nameBytes.indexOf(0)
+    if (nul >= 0) {
+      findings.push({
+        code: 'bitmap-name-nul',
+        severity: 'warning',
+        ...where,
+        field: 'name',
+        message: `bitmap '${bitmap.name}' has a NUL in its name, and QEMU takes what precedes it for the whole`,
+      })
+    }
+    // Names are bytes: one character for each keeps them apart where UTF-8 would not. Up to a NUL, as in QEMU.
+    const key = String.fromCharCode(...bitmap.nameBytes.subarray(0, nul < 0 ? 1024 : nul))
     const first = seen.get(key)
     if (first === undefined) seen.set(key, bitmap.index)
     else {

@@ -24,7 +24,7 @@ export interface BitmapSource {
   peek(byteOffset: number, byteLength: number): Promise<StretchState>
   /**
    * Fills `target` with the bitmap's bytes from `byteOffset` on. Bytes past the bitmap's end are 0; bits after
-   * the last granule, in its last byte, are as on disk: the caller masks them. Offsets must not go backwards.
+   * the last granule, in its last byte, are as on disk: the caller masks them. Ascending offsets cost least.
    */
   readInto(target: Uint8Array, byteOffset: number): Promise<void>
 }
@@ -40,12 +40,21 @@ export interface BitmapSourceOptions {
 /**
  * Finds a bitmap by name in one image; never in its backing file.
  *
- * @throws {Qcow2Error} `bitmap-missing`, with the names that there are
+ * @throws {Qcow2Error} `bitmap-missing`, with the names that there are; `corrupt-image` where two bitmaps have it
  */
 export function findBitmap(image: ImageInspection, name: string): PersistentBitmap {
   const bytes = new TextEncoder().encode(name)
   const bitmaps = image.bitmapDirectory?.bitmaps ?? []
-  const found = bitmaps.find(bitmap => equalBytes(bitmap.nameBytes, bytes))
+  const [found, other] = bitmaps.filter(bitmap => equalBytes(bitmap.nameBytes, bytes))
+  if (found !== undefined && other !== undefined) {
+    // Which of them is meant cannot be told; the wrong one's clean bits would be lost data.
+    throw new CorruptImageError(image.storage.name, {
+      structure: 'bitmap directory',
+      offset: (image.bitmapDirectory?.extension.directoryOffset ?? 0) + other.entryOffset,
+      expected: `one bitmap '${name}'`,
+      found: `entries ${found.index} and ${other.index} of that name`,
+    })
+  }
   if (found !== undefined) return found
   const available = bitmaps.map(bitmap => bitmap.name)
   const shown = available.slice(0, 20).map(each => `'${each}'`)
@@ -130,8 +139,8 @@ class TableSource implements BitmapSource {
   async peek(byteOffset: number, byteLength: number): Promise<StretchState> {
     let state: StretchState | undefined
     for await (const { run } of this.#pieces(byteOffset, byteLength)) {
-      const kind: StretchState =
-        run === undefined || run.kind === 'data' ? 'mixed' : run.kind === 'zeros' ? 'zeros' : 'ones'
+      // What cannot be read is dirty, as in readInto.
+      const kind: StretchState = run?.kind === 'data' ? 'mixed' : run?.kind === 'zeros' ? 'zeros' : 'ones'
       if (kind === 'mixed' || (state !== undefined && state !== kind)) return 'mixed'
       state = kind
     }
@@ -176,8 +185,13 @@ class TableSource implements BitmapSource {
     }
   }
 
-  /** Runs that end before a table entry are not needed again. */
+  /** Runs that end before a table entry are not needed again; one that goes back reads the table again. */
   #forget(entry: number): void {
+    const known = this.#runs[0]?.firstEntry ?? this.#nextEntry
+    if (entry < known) {
+      this.#runs = []
+      this.#nextEntry = 0
+    }
     let done = 0
     while (done < this.#runs.length && this.#runs[done]!.firstEntry + this.#runs[done]!.count <= entry) done++
     if (done > 0) this.#runs.splice(0, done)

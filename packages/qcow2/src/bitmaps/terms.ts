@@ -23,11 +23,12 @@ export class Combination implements Term {
   readonly #terms: readonly Term[]
   readonly #operand: Lane
 
-  constructor(engine: BitmapEngine, operation: MergeOperation, terms: readonly Term[]) {
+  /** @param operand a window to work in; combinations within one another must not share it */
+  constructor(engine: BitmapEngine, operation: MergeOperation, terms: readonly Term[], operand: Lane) {
     this.#engine = engine
     this.#operation = operation
     this.#terms = terms
-    this.#operand = engine.lane(WINDOW_BYTES)
+    this.#operand = operand
   }
 
   async peek(start: number, bits: number): Promise<WindowState> {

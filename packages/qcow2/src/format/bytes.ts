@@ -20,7 +20,8 @@ export function fieldsOf(bytes: Uint8Array): Fields {
   }
 }
 
-const utf8 = new TextDecoder('utf-8')
+// A byte order mark is part of a name.
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** Names in images are bytes; U+FFFD stands for what is not UTF-8. */
 export function text(bytes: Uint8Array): string {

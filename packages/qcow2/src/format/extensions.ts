@@ -38,25 +38,29 @@ export function parseExtensions(
   const findings: Finding[] = []
   const limit = Math.min(end, cluster0.byteLength)
   const f = fieldsOf(cluster0)
+  const tooLong = (what: string, at: number, claimed: number, left: number) =>
+    findings.push({
+      code: 'extension-too-long',
+      severity: 'error',
+      structure: 'header extension',
+      field: 'length',
+      offset: at,
+      expected: `at most ${left}`,
+      found: String(claimed),
+      message: `${what} claims ${claimed} bytes where ${left} are left`,
+    })
   // Extensions are padded to 8 bytes from where they start, as QEMU does; a header_length is a multiple of 8.
   let at = start
-  while (at + 8 <= limit) {
+  while (at < end) {
+    // QEMU refuses a rest that magic and length do not fit into; after the file's end it reads zeros: END.
+    if (at + 8 > end) tooLong('a header extension', at, 8, end - at)
+    if (at + 8 > limit) break
     const magic = f.u32(at)
     const length = f.u32(at + 4)
-    if (magic === extensionMagic.end) return { extensions, findings }
-    if (at + 8 + length > limit) {
-      findings.push({
-        code: 'extension-too-long',
-        severity: 'error',
-        structure: 'header extension',
-        field: 'length',
-        offset: at + 4,
-        expected: `at most ${limit - at - 8}`,
-        found: String(length),
-        message: `header extension ${extensionName(magic)} claims ${length} bytes where ${limit - at - 8} are left`,
-      })
-      return { extensions, findings }
-    }
+    const left = limit - at - 8
+    // END's length is looked at too, in QEMU as here.
+    if (length > left) tooLong(`header extension ${extensionName(magic)}`, at + 4, length, left)
+    if (length > left || magic === extensionMagic.end) break
     extensions.push({ magic, offset: hostOffset(at + 8), data: cluster0.subarray(at + 8, at + 8 + length) })
     at += 8 + Math.ceil(length / 8) * 8
   }
@@ -66,6 +70,8 @@ export function parseExtensions(
 /** The specification's name, or the magic in hex. */
 export function extensionName(magic: number): string {
   switch (magic) {
+    case extensionMagic.end:
+      return 'END'
     case extensionMagic.backingFormat:
       return 'backing file format'
     case extensionMagic.featureNames:

@@ -68,6 +68,17 @@ function checkFeatures(header: Qcow2Header, names: readonly FeatureName[]): Find
 function checkLengths(header: Qcow2Header): Finding[] {
   const findings: Finding[] = []
   const clusterSize = 2 ** header.clusterBits
+  if (header.size > Number.MAX_SAFE_INTEGER) {
+    findings.push({
+      code: 'unsupported-feature',
+      severity: 'error',
+      structure: 'header',
+      field: 'size',
+      offset: 24,
+      found: 'a disk of more than 2^53 − 1 bytes',
+      message: 'a disk of more than 2^53 − 1 bytes is not supported',
+    })
+  }
   if (header.version === 3 && (header.headerLength < V3_HEADER_BYTES || header.headerLength > clusterSize)) {
     findings.push(
       headerFinding('header_length', 100, `${V3_HEADER_BYTES} … ${clusterSize}`, header.headerLength),
@@ -102,7 +113,7 @@ function checkTables(header: Qcow2Header, fileBytes: number): Finding[] {
     findings.push(
       headerFinding('l1_size', 36, `at least ${neededL1} for a disk of ${header.size} bytes`, header.l1Size),
     )
-  } else if (header.l1Size > 0) {
+  } else {
     findings.push(
       ...checkTable('l1_table_offset', 40, header.l1TableOffset, header.l1Size * 8, clusterSize, fileBytes),
     )
@@ -129,12 +140,17 @@ function checkTables(header: Qcow2Header, fileBytes: number): Finding[] {
   }
   if (header.nbSnapshots > MAX_SNAPSHOTS) {
     findings.push(headerFinding('nb_snapshots', 60, `at most ${MAX_SNAPSHOTS}`, header.nbSnapshots))
-  } else if (header.nbSnapshots > 0) {
-    findings.push(...checkTable('snapshots_offset', 64, header.snapshotsOffset, 40, clusterSize, fileBytes))
+  } else {
+    // Each entry has 40 bytes and more.
+    const bytes = header.nbSnapshots * 40
+    findings.push(
+      ...checkTable('snapshots_offset', 64, header.snapshotsOffset, bytes, clusterSize, fileBytes),
+    )
   }
   return findings
 }
 
+/** A table without entries may be anywhere, but not at an offset that QEMU finds invalid. */
 function checkTable(
   field: string,
   at: number,
@@ -146,7 +162,7 @@ function checkTable(
   if (offset % clusterSize !== 0) {
     return [headerFinding(field, at, `a multiple of ${clusterSize}`, offset)]
   }
-  if (offset + bytes > fileBytes) {
+  if (offset + bytes > (bytes === 0 ? Number.MAX_SAFE_INTEGER : fileBytes)) {
     return [headerFinding(field, at, `${bytes} bytes within the file of ${fileBytes}`, offset)]
   }
   return []

@@ -2,6 +2,7 @@ import { type BitmapEngine, createEngine } from '@tidemark/bitmap-wasm'
 import { type BitmapDirectory, diskBytes, readBitmapDirectory } from '../bitmaps/directory.js'
 import type { Finding } from '../findings.js'
 import { text } from '../format/bytes.js'
+import { checkExtensions } from '../format/extension-check.js'
 import {
   extensionMagic,
   type HeaderExtension,
@@ -65,11 +66,13 @@ export async function inspectImage(
   const { extensions, findings: extensionFindings } = headerOk
     ? parseExtensions(cluster0, header.headerLength, hasBacking ? header.backingFileOffset : clusterSize)
     : { extensions: [], findings: [] }
-  const find = (magic: number) => extensions.find(extension => extension.magic === magic)
+  // Each type once; of several, the last, as QEMU (and a finding).
+  const find = (magic: number) => extensions.findLast(extension => extension.magic === magic)
 
   const names = find(extensionMagic.featureNames)
   const featureNames = names === undefined ? [] : parseFeatureNames(names.data)
   findings.push(...checkHeader(header, storage.size, featureNames), ...extensionFindings)
+  if (headerOk) findings.push(...checkExtensions(header, extensions))
 
   const usesDataFile = (header.incompatibleFeatures & incompatible.externalDataFile) !== 0n
   const dataFileName = find(extensionMagic.dataFileName)
@@ -81,6 +84,7 @@ export async function inspectImage(
         88,
         'bit 1 clear without an external data file',
         bits(header.autoclearFeatures),
+        'warning',
       ),
     )
   }
