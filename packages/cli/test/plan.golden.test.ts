@@ -28,7 +28,7 @@ interface Plan {
 }
 
 /** File names hold the moment at which they were made. */
-const withoutTimes = (text: string): string => text.replaceAll(/\b\d{8}T\d{6}Z\b/g, 'TIME')
+const withoutTimes = (text: string): string => text.replaceAll(/\b\d{8}T\d{6}\.\d{3}Z\b/g, 'TIME')
 
 const lengthOf = (extents: readonly DirtyExtent[]): number =>
   extents.reduce((sum, { type, length }) => sum + type * length, 0)

@@ -125,8 +125,8 @@ async function print(
   const targetDir = options.targetDir === undefined ? undefined : resolve(options.targetDir)
   switch (options.format) {
     case 'xml': {
-      // To the second, as in a file name: 20260801T030000Z.
-      const suffix = new Date().toISOString().replace(/\.\d+|[-:]/g, '')
+      // libvirt wants files that are not there yet: 20260801T030000.123Z.
+      const suffix = new Date().toISOString().replace(/[-:]/g, '')
       const mode = options.pull
         ? ({
             mode: 'pull',

@@ -71,16 +71,15 @@ function reasonBlocks({ disks }: BackupPlan, colors: Colors, width: number): str
       disks.length > 1 && disks.every(disk => disk.reasons.some(reason => reason.message === message)),
   )
   const block = (title: string, reasons: readonly Reason[]) =>
-    reasons.length === 0
-      ? []
-      : [`\n${title}\n${reasons.map(reason => reasonText(reason, colors, width)).join('')}`]
+    reasons.length === 0 ? [] : [`\n${colors.bold(title)}\n${reasonList(reasons, colors, width)}`]
   return [
     ...disks.flatMap(disk => {
       const own = disk.reasons.filter(({ message }) => !shared.some(each => each.message === message))
-      if (disk.mode === 'incremental') return block(`${disk.target}: to know`, own)
+      const target = printable(disk.target)
+      if (disk.mode === 'incremental') return block(`${target}: to know`, own)
       // Notes beside what decides would only distract; --output json has them all.
       return block(
-        `${disk.target}: why ${disk.mode}`,
+        `${target}: why ${disk.mode}`,
         own.filter(({ severity }) => severity !== 'note'),
       )
     }),
@@ -88,9 +87,24 @@ function reasonBlocks({ disks }: BackupPlan, colors: Colors, width: number): str
   ]
 }
 
-function reasonText({ code, severity, message }: Reason, colors: Colors, width: number): string {
+/** One of a kind is enough: thirty newer checkpoints would say the same thirty times. */
+function reasonList(reasons: readonly Reason[], colors: Colors, width: number): string {
+  const kinds = new Map<string, Reason[]>()
+  for (const reason of reasons) kinds.set(reason.code, [...(kinds.get(reason.code) ?? []), reason])
+  return [...kinds.values()]
+    .map(([first, ...alike]) => reasonText(first!, alike.length, colors, width))
+    .join('')
+}
+
+function reasonText(
+  { code, severity, message }: Reason,
+  alike: number,
+  colors: Colors,
+  width: number,
+): string {
   const paint = severity === 'blocks' ? colors.yellow : severity === 'unknown' ? colors.red : colors.dim
-  return `  ${paint(code)}\n${wrap(printable(message), width - 4, '    ')}`
+  const more = alike === 0 ? '' : ` (${alike} more like this; --output json has all)`
+  return `  ${paint(code)}${more}\n${wrap(printable(message), width - 4, '    ')}`
 }
 
 /** What it comes to, a sentence a line. */
