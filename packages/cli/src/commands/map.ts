@@ -32,7 +32,8 @@ type Layers = readonly [ChainLayer, ...ChainLayer[]]
 
 /** `tidemark map`: the extents of bitmaps, combined. */
 export async function map(file: string, options: MapOptions, output: Output): Promise<ExitStatus> {
-  const share = { ...options, topOnly: !options.backingChain }
+  // Not all options: --format is that of the output, not of the image.
+  const share = { forceShare: options.forceShare === true, topOnly: !options.backingChain }
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
 
   /** Opens the images that are named one inside the other, so that each is closed whatever happens. */
