@@ -204,7 +204,7 @@ class TableSource implements BitmapSource {
     }
     if (this.#nextEntry >= this.#entries) return false
     this.#runs.push(...(await this.#readRuns(this.#nextEntry)))
-    this.#nextEntry += TABLE_WINDOW_ENTRIES
+    this.#nextEntry = Math.min(this.#nextEntry + TABLE_WINDOW_ENTRIES, this.#entries)
     return true
   }
 
