@@ -1,7 +1,12 @@
 /** What a backing file's name refers to. */
 export type BackingReference =
   /** A path, relative ones as written. */
-  | { readonly kind: 'path'; readonly path: string }
+  | {
+      readonly kind: 'path'
+      readonly path: string
+      /** Said by a json: name alone. */
+      readonly format?: string
+    }
   /** Something that is no local file: a network protocol, or a driver that this version does not read. */
   | { readonly kind: 'other'; readonly description: string }
 
@@ -11,7 +16,7 @@ export type BackingReference =
  */
 export function parseBackingName(name: string): BackingReference {
   if (name.startsWith('json:')) return parseJsonName(name.slice(5))
-  if (name.startsWith('file:')) return { kind: 'path', path: stripFileUrl(name.slice(5)) }
+  if (name.startsWith('file:')) return ownPath(name.slice(5), name)
   // QEMU takes what precedes the first colon for a protocol, unless a slash comes before it.
   const colon = name.indexOf(':')
   const slash = name.indexOf('/')
@@ -19,8 +24,15 @@ export function parseBackingName(name: string): BackingReference {
   return { kind: 'path', path: name }
 }
 
-function stripFileUrl(path: string): string {
-  return path.startsWith('///') ? path.slice(2) : path
+/**
+ * A path that no image's folder is put before: QEMU takes a relative one from the folder that its process runs in,
+ * which nobody knows here. Another file of that name would be a wrong answer without a word.
+ */
+function ownPath(path: string, name: string): BackingReference {
+  if (!path.startsWith('/')) {
+    return { kind: 'other', description: `${name} (relative to the folder that QEMU runs in)` }
+  }
+  return { kind: 'path', path: path.startsWith('///') ? path.slice(2) : path }
 }
 
 function parseJsonName(json: string): BackingReference {
@@ -30,19 +42,64 @@ function parseJsonName(json: string): BackingReference {
   } catch {
     return { kind: 'other', description: 'json: with what is no JSON' }
   }
-  if (typeof value !== 'object' || value === null)
-    return { kind: 'other', description: 'json: without an object' }
-  const top = value as Record<string, unknown>
+  if (!isObject(value)) return { kind: 'other', description: 'json: without an object' }
   // Nested {"driver":"qcow2","file":{"driver":"file","filename":…}}, dotted {"file.filename":…}, or flat.
-  const below = top.file
-  const file = typeof below === 'object' && below !== null ? (below as Record<string, unknown>) : undefined
-  const driver = file?.driver ?? top['file.driver'] ?? (file === undefined ? top.driver : undefined) ?? 'file'
-  const filename = file?.filename ?? top['file.filename'] ?? top.filename
-  if (
-    (driver === 'file' || driver === 'host_device' || top['file.filename'] !== undefined) &&
-    typeof filename === 'string'
-  ) {
-    return { kind: 'path', path: filename }
+  const options = flatten(value)
+  const below = Object.keys(options).some(key => key.startsWith('file.'))
+  const driver = options[below ? 'file.driver' : 'driver'] ?? 'file'
+  const path = options[below ? 'file.filename' : 'filename']
+  const format = below ? options.driver : undefined
+  if ((driver !== 'file' && driver !== 'host_device') || typeof path !== 'string') {
+    return { kind: 'other', description: `json: with driver ${String(driver)}` }
   }
-  return { kind: 'other', description: `json: with driver ${String(driver)}` }
+  // An offset into the file, another backing file and the like: not the image that the path alone would be.
+  const strange = Object.keys(options).find(key => !harmless.has(key.replace(/^file\./, '')))
+  if (strange !== undefined) return { kind: 'other', description: `json: with option ${strange}` }
+  const own = ownPath(path, `json: with ${path}`)
+  return own.kind === 'path' && typeof format === 'string' ? { ...own, format } : own
+}
+
+/** Options that say how an image is accessed, not what it holds. */
+const harmless = new Set([
+  ...[
+    'driver',
+    'filename',
+    'node-name',
+    'read-only',
+    'auto-read-only',
+    'discard',
+    'detect-zeroes',
+    'force-share',
+  ],
+  ...[
+    'locking',
+    'aio',
+    'aio-max-batch',
+    'drop-cache',
+    'x-check-cache-dropped',
+    'pr-manager',
+    'lazy-refcounts',
+  ],
+  ...[
+    'cache.direct',
+    'cache.no-flush',
+    'cache.writeback',
+    'cache-size',
+    'l2-cache-size',
+    'refcount-cache-size',
+  ],
+])
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** {"a":{"b":1}} → {"a.b":1}, as QEMU does. */
+function flatten(value: Record<string, unknown>, prefix = ''): Record<string, unknown> {
+  const flat: Record<string, unknown> = {}
+  for (const [key, each] of Object.entries(value)) {
+    if (isObject(each)) Object.assign(flat, flatten(each, `${prefix}${key}.`))
+    else flat[prefix + key] = each
+  }
+  return flat
 }

@@ -71,12 +71,17 @@ export async function openChain(
   const layers: ChainLayer[] = []
   const seen = new Set<string>()
   let next: ImageReference | undefined = { name: top.name, format: top.format, from: undefined }
-  while (next !== undefined) {
-    const layer: ChainLayer = await openLayer(next, layers.length, seen, options)
-    layers.push(layer)
-    next = options.topOnly ? undefined : backingOf(layer, options.backing)
+  try {
+    while (next !== undefined) {
+      const layer: ChainLayer = await openLayer(next, layers.length, seen, options)
+      layers.push(layer)
+      next = options.topOnly ? undefined : backingOf(layer, options.backing)
+    }
+    return layers
+  } catch (error) {
+    await closeChain(layers)
+    throw error
   }
-  return layers
 }
 
 /** Closes the storages of all layers. */
@@ -92,7 +97,10 @@ function backingOf(layer: ChainLayer, backing: OpenChainOptions['backing']): Ima
   }
   const name = layer.inspection?.backingFile
   if (name === undefined || name === '') return undefined
-  return { name, format: layer.inspection?.backingFormat, from: layer }
+  // The header's extension overrules what a json: name says, as in QEMU.
+  const named = parseBackingName(name)
+  const format = layer.inspection?.backingFormat ?? (named.kind === 'path' ? named.format : undefined)
+  return { name, format, from: layer }
 }
 
 async function openLayer(

@@ -23,14 +23,17 @@ export async function openFile(path: string): Promise<ImageStorage> {
       throw new Qcow2Error('read-failed', `${path} is ${kind}`, { image: path })
     }
     const size = stat.isFile() ? stat.size : await blockDeviceSize(path, stat.rdev)
-    return new FileStorage(handle, path, size, `${stat.dev}:${stat.ino}`, stat.blocks * 512)
+    // One device may have several nodes.
+    const identity = stat.isFile() ? `${stat.dev}:${stat.ino}` : `device ${stat.rdev}`
+    return new FileStorage(handle, path, size, identity, stat.blocks * 512)
   } catch (error) {
     await handle.close()
     throw error
   }
 }
 
-function openError(path: string, cause: unknown): Qcow2Error {
+/** The error for a path that cannot be looked at or opened. */
+export function openError(path: string, cause: unknown): Qcow2Error {
   const code = (cause as NodeJS.ErrnoException).code
   if (code === 'ENOENT' || code === 'ENOTDIR') {
     return new Qcow2Error('image-missing', `${path}: no such file`, { image: path }, { cause })

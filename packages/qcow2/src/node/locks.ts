@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
+import { openError } from './file-storage.js'
 
 // QEMU's bytes (block/file-posix.c): a permission that is held is a read lock on 100 + its number, one that must
 // not be shared with others on 200 + its number. The numbers: 0 consistent read, 1 write, 2 unchanged write,
@@ -19,12 +20,17 @@ export interface ImageLocks {
 
 /**
  * Tells whether QEMU, or another program that follows its lock protocol, has an image open for writing. Where
- * this says `writer`, `qemu-img info` refuses too ("Failed to get shared "write" lock").
+ * this says `writer`, `qemu-img info` refuses a qcow2 image too ("Failed to get shared "write" lock"); of a raw one,
+ * which has no metadata to be torn, it tells the size all the same.
  *
  * It looks, it does not take a lock: a writer can come a moment later.
+ *
+ * @throws {Qcow2Error} `image-missing`, or `read-failed` when it cannot be looked at
  */
 export async function readLocks(path: string): Promise<ImageLocks> {
-  const { dev, ino } = await stat(path)
+  const { dev, ino } = await stat(path).catch(cause => {
+    throw openError(path, cause)
+  })
   let text: string
   try {
     text = await readFile('/proc/locks', 'ascii')
