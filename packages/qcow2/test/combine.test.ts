@@ -82,7 +82,7 @@ function bigModel(bitmaps: readonly Big[], disk: number, options: CombineOptions
 }
 
 describe('bitmaps longer than a window', () => {
-  const sectors = 2 * WINDOW_BITS + 12_345
+  const sectors = WINDOW_BITS + 12_345
   const disk = sectors * SECTOR
   const bitmap = (seed: string, granularityBits: number): Big => ({
     granularity: 2 ** granularityBits,

@@ -60,35 +60,12 @@ function parseJsonName(json: string): BackingReference {
 }
 
 /** Options that say how an image is accessed, not what it holds. */
-const harmless = new Set([
-  ...[
-    'driver',
-    'filename',
-    'node-name',
-    'read-only',
-    'auto-read-only',
-    'discard',
-    'detect-zeroes',
-    'force-share',
-  ],
-  ...[
-    'locking',
-    'aio',
-    'aio-max-batch',
-    'drop-cache',
-    'x-check-cache-dropped',
-    'pr-manager',
-    'lazy-refcounts',
-  ],
-  ...[
-    'cache.direct',
-    'cache.no-flush',
-    'cache.writeback',
-    'cache-size',
-    'l2-cache-size',
-    'refcount-cache-size',
-  ],
-])
+const harmless = new Set(
+  (
+    'driver filename node-name read-only auto-read-only discard detect-zeroes force-share locking aio aio-max-batch ' +
+    'drop-cache pr-manager lazy-refcounts cache.direct cache.no-flush cache-size l2-cache-size refcount-cache-size'
+  ).split(' '),
+)
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
