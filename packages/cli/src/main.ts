@@ -27,10 +27,13 @@ async function run(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Known before the arguments are parsed, so that a usage error can be told as JSON too. */
+/** Known before the arguments are parsed, so that a usage error can be told as JSON too. The last one counts. */
 function wantedFormat(args: readonly string[]): OutputFormat {
-  const at = args.lastIndexOf('--output')
-  const value =
-    at >= 0 ? args[at + 1] : args.findLast(arg => arg.startsWith('--output='))?.slice('--output='.length)
+  let value: string | undefined
+  for (const [i, arg] of args.entries()) {
+    if (arg === '--') break
+    if (arg === '--output') value = args[i + 1]
+    else if (arg.startsWith('--output=')) value = arg.slice('--output='.length)
+  }
   return value === 'json' ? 'json' : 'human'
 }

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { Writable } from 'node:stream'
 import pc from 'picocolors'
 
@@ -35,9 +34,21 @@ export class Output {
    */
   async write(text: string): Promise<void> {
     this.#check()
-    if (!this.#stdout.write(text))
-      await Promise.race([once(this.#stdout, 'drain'), once(this.#stdout, 'close')])
+    if (!this.#stdout.write(text)) await this.#drained()
     this.#check()
+  }
+
+  /** Room again, or no one there to read any more: both end the wait, and leave no listener behind. */
+  async #drained(): Promise<void> {
+    const stdout = this.#stdout
+    if (stdout.destroyed || !stdout.writableNeedDrain) return
+    await new Promise<void>(resolve => {
+      const done = (): void => {
+        for (const event of ['drain', 'error', 'close']) stdout.off(event, done)
+        resolve()
+      }
+      for (const event of ['drain', 'error', 'close']) stdout.on(event, done)
+    })
   }
 
   /** Waits until all that was written has left. */

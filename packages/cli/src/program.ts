@@ -1,4 +1,4 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import type { InfoOptions } from './commands/info.js'
 import type { MapOptions } from './commands/map.js'
 import type { PlanBackupOptions } from './commands/plan-backup.js'
@@ -24,9 +24,9 @@ export function buildProgram(output: Output): Program {
       'qcow2 dirty bitmaps and libvirt checkpoints, offline: on images alone, without QEMU or libvirt.',
     )
     .version(TIDEMARK_VERSION, '-V, --version')
-    .showHelpAfterError('(see --help)')
     .enablePositionalOptions()
     .addHelpText('after', generalHelp)
+  common(program)
   const ends =
     <A extends unknown[]>(action: (...args: A) => Promise<number>) =>
     async (...args: A) => {
@@ -50,16 +50,18 @@ export function buildProgram(output: Output): Program {
     .description('List the dirty extents of a bitmap, or of several combined.')
     .argument('<file>', 'qcow2 image')
     .addOption(
-      new Option('--bitmap <name>', 'bitmap of FILE, or NAME@OTHERFILE; repeatable')
-        .argParser(collect)
-        .makeOptionMandatory(),
+      new Option('--bitmap <name>', 'bitmap of FILE, or NAME@OTHERFILE; repeatable').argParser(collect),
     )
     .addOption(
       new Option('--op <operation>', 'how to combine several, from left to right')
         .choices(['union', 'intersection', 'difference', 'xor'])
         .default('union'),
     )
-    .option('--granularity <size>', 'mark every granule of this size that the result touches', granularity)
+    .option(
+      '--granularity <size>',
+      'mark every granule of this size that the result touches',
+      parseGranularity,
+    )
     .option('--backing-chain', 'unite each bitmap with those of its name down the backing chain')
     .addOption(new Option('--format <format>', 'json, or one extent a line').choices(['json', 'ndjson']))
     .option('--dirty', 'leave clean extents out')
@@ -72,12 +74,14 @@ export function buildProgram(output: Output): Program {
       ),
     )
 
-  const plan = program.command('plan').description('Plan work on checkpoints; changes nothing.')
+  const plan = common(program.command('plan'))
+    .description('Plan work on checkpoints; changes nothing.')
+    .addHelpText('after', planHelp)
   common(plan.command('backup'))
     .description(
       'Which disks can be backed up incrementally since a checkpoint, from which bitmaps, and why not.',
     )
-    .requiredOption('--incremental <checkpoint>', 'everything modified since this checkpoint')
+    .option('--incremental <checkpoint>', 'everything modified since this checkpoint (needed)')
     .option('--disk <target>', 'only this disk; repeatable', collect)
     .option('--domain <name>', "a domain in libvirt's folders")
     .option('--libvirt-root <dir>', 'another root that holds qemu/NAME.xml and qemu/checkpoint/NAME/')
@@ -100,9 +104,9 @@ export function buildProgram(output: Output): Program {
     .option('--pull', 'with --format xml: a pull mode backup')
     .option(
       '--target-dir <dir>',
-      "with --format xml or sh: where the backup's files go (default: beside each disk)",
+      "with --format xml or sh: where the backup's files go (default: beside each disk; sh: the current folder)",
     )
-    .addHelpText('after', planHelp)
+    .addHelpText('after', planBackupHelp)
     .action(
       ends(async (options: PlanBackupOptions) =>
         (await import('./commands/plan-backup.js')).planBackupCommand(options, output),
@@ -129,11 +133,13 @@ export function buildProgram(output: Output): Program {
 function usageMessage(error: CommanderError, args: readonly string[]): string {
   // Commander shows the help of a command without a subcommand as an error.
   if (error.code === 'commander.help') {
-    return args.length === 0
-      ? 'no command given (see tidemark --help)'
-      : `which one? (see tidemark ${args[0]} --help)`
+    return args.includes('plan')
+      ? 'plan what? There is: plan backup (see tidemark plan --help)'
+      : 'which command? There are: info, map, plan (see tidemark --help)'
   }
-  return `${error.message.replace(/^error: /, '')} (see --help)`
+  const [what = '', ...hints] = error.message.replace(/^error: /, '').split('\n')
+  const hint = hints.join(' ').replace(/^\(Did you mean (.*)\?\)$/, "; did you mean '$1'?")
+  return `${what}${hint} (see --help)`
 }
 
 function common(command: Command): Command {
@@ -154,15 +160,14 @@ function collect(value: string, all: readonly string[] | undefined): readonly st
   return [...(all ?? []), value]
 }
 
-function granularity(value: string): number {
-  try {
-    return parseGranularity(value)
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message)
-  }
-}
+// Lines of at most 80 columns: commander wraps its own part to the terminal, but not these.
 
 const generalHelp = `
+Examples:
+  tidemark info disk.qcow2
+  tidemark map disk.qcow2 --bitmap monday --output json
+  tidemark plan backup --domain web --incremental monday
+
 Exit statuses:
   0    done; nothing wrong found
   1    error: it could not be done; nothing was changed
@@ -175,41 +180,65 @@ Exit statuses:
 Each command's --help has examples.`
 
 const infoHelp = `
-Works on images that QEMU refuses to open, and says what is wrong with them. Never reads bitmaps' bodies unless
---count is given.
+Works on images that QEMU refuses to open, and says what is wrong with them.
+Never reads bitmaps' bodies unless --count is given.
 
 Examples:
   tidemark info disk.qcow2
   tidemark info --count --output json disk.qcow2
   tidemark info --backing-chain overlay.qcow2
 
-Exit statuses: 0 shown; 1 cannot be read, or a writer holds it (see -U); 63 it needs a feature that is not supported`
+Exit statuses:
+  0    shown
+  1    error: it cannot be read, or a writer holds it (see -U)
+  63   shown, but it needs a feature that is not supported
+  64   usage error`
 
 const mapHelp = `
-A bitmap stands for a set of bytes: its dirty granules, clipped to the disk. Operations are on those sets and exact,
-whatever the granularities. JSON is nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty. A bitmap
+A bitmap stands for a set of bytes: its dirty granules, clipped to the disk.
+Operations are on those sets and exact, whatever the granularities. JSON is
+nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty. A bitmap
 is looked for in FILE alone, never silently in a backing file.
 
 Examples:
   tidemark map disk.qcow2 --bitmap monday
-  tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference --output json
+  tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference
   tidemark map overlay.qcow2 --bitmap monday --backing-chain --granularity 1M
-  tidemark map overlay.qcow2 --bitmap monday --bitmap monday@base.qcow2 --dirty --format ndjson
+  tidemark map top.qcow2 --bitmap b0 --bitmap b0@base.qcow2 --format ndjson
 
-Exit statuses: 0 done; 1 no such bitmap, in-use or stale (see --force), corrupt, or a writer holds the image (see -U);
-63 not supported; 64 usage`
+Exit statuses:
+  0    done
+  1    error: no such bitmap; in-use, stale (see --force) or corrupt; or a
+       writer holds the image (see -U)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted`
 
 const planHelp = `
-Where checkpoints come from: --domain NAME (libvirt's system folders, or --libvirt-root DIR), or --domain-xml FILE
-with --checkpoint-dir DIR. 'mode' is what is safe; 'libvirt' is what libvirt itself would say of an incremental backup.
+Examples:
+  tidemark plan backup --domain web --incremental monday
+
+Exit statuses: those of each command; see tidemark plan backup --help`
+
+const planBackupHelp = `
+Where checkpoints come from: --domain NAME (libvirt's system folders, or
+--libvirt-root DIR), or --domain-xml FILE with --checkpoint-dir DIR.
+In the plan, 'mode' is what is safe; 'libvirt' is what libvirt itself would say
+of an incremental backup.
 
 Examples:
   tidemark plan backup --domain web --incremental monday
   tidemark plan backup --domain web --incremental monday --disk vda --output json
-  tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints --incremental monday \\
-      --map-source /var/lib/libvirt/images=/mnt/copy
-  tidemark plan backup --domain web --incremental monday --format xml --target-dir /backup > backup.xml
+  tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints \\
+      --incremental monday --map-source /var/lib/libvirt/images=/mnt/copy
+  tidemark plan backup --domain web --incremental monday \\
+      --format xml --target-dir /backup > backup.xml
   virsh backup-begin web backup.xml
 
-Exit statuses: 0 every disk incremental; 10 some need a full backup; 11 all do; 4 the domain runs, or a source cannot
-be read from here; 1 error, or with --require-incremental instead of 10 and 11; 64 usage`
+Exit statuses:
+  0    every disk incremental
+  1    error; with --require-incremental also instead of 10 and 11
+  4    cannot tell: the domain runs, or a source cannot be read from here
+  10   some disks need a full backup
+  11   every disk needs a full backup
+  64   usage error`

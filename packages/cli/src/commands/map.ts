@@ -12,14 +12,14 @@ import {
   openBitmap,
   Qcow2Error,
 } from '@tidemark/qcow2'
-import { CommandError } from '../errors.js'
+import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
 import { mapWriter } from '../render/map.js'
 import { type ShareOptions, withChain } from './open.js'
 
 export interface MapOptions extends ShareOptions {
-  readonly bitmap: readonly string[]
+  readonly bitmap?: readonly string[]
   readonly op: MergeOperation
   readonly granularity?: number
   readonly backingChain?: boolean
@@ -32,6 +32,9 @@ type Layers = readonly [ChainLayer, ...ChainLayer[]]
 
 /** `tidemark map`: the extents of bitmaps, combined. */
 export async function map(file: string, options: MapOptions, output: Output): Promise<ExitStatus> {
+  const { bitmap: names } = options
+  if (names === undefined)
+    throw new UsageError(`which bitmap? Give --bitmap NAME (see tidemark info ${file})`)
   // Not all options: --format is that of the output, not of the image.
   const share = { forceShare: options.forceShare === true, topOnly: !options.backingChain }
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
@@ -82,7 +85,7 @@ export async function map(file: string, options: MapOptions, output: Output): Pr
   }
 
   await withChain(file, share, output, async layers =>
-    openAll(options.bitmap, readable(layers, options.force === true), []),
+    openAll(names, readable(layers, options.force === true), []),
   )
   return exitStatus.ok
 }

@@ -1,6 +1,6 @@
 import { type ChainLayer, closeChain, type OpenChainOptions, openChain } from '@tidemark/qcow2'
 import { fileOpener, readLocks } from '@tidemark/qcow2/node'
-import { CommandError } from '../errors.js'
+import { CommandError, UsageError } from '../errors.js'
 import type { Output } from '../output.js'
 
 export interface ShareOptions {
@@ -19,6 +19,7 @@ export async function withChain<T>(
   output: Output,
   use: (layers: readonly [ChainLayer, ...ChainLayer[]]) => Promise<T>,
 ): Promise<T> {
+  if (file === '') throw new UsageError('the name of the image is empty')
   const layers = await openChain({ name: file, format: options.format }, { open: fileOpener(), ...options })
   try {
     for (const { filename, storage } of layers) {

@@ -34,7 +34,7 @@ export interface DomainOptions {
 }
 
 export interface PlanBackupOptions extends DomainOptions {
-  readonly incremental: string
+  readonly incremental?: string
   readonly disk?: readonly string[]
   readonly bodies: boolean
   readonly requireIncremental?: boolean
@@ -45,26 +45,29 @@ export interface PlanBackupOptions extends DomainOptions {
 
 /** `tidemark plan backup`. */
 export async function planBackupCommand(options: PlanBackupOptions, output: Output): Promise<ExitStatus> {
+  const { incremental, requireIncremental } = options
+  if (incremental === undefined) throw new UsageError('since when? Give --incremental CHECKPOINT')
   if (options.pull && options.format !== 'xml') throw new UsageError('--pull goes with --format xml')
   const location = domainLocation(options)
   const mapRules = (options.mapSource ?? []).map(mapRule)
   const loaded = await loadDomain(location)
   for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
 
-  const plan = await makePlan(loaded, mapRules, options)
-  await print(plan, loaded, options, output)
-
+  const plan = await makePlan(loaded, mapRules, incremental, options)
   const status = planExitStatus(plan)
-  if (
-    options.requireIncremental &&
-    (status === exitStatus.someDisksFull || status === exitStatus.allDisksFull)
-  ) {
-    const full = plan.disks.filter(disk => disk.mode === 'full').map(disk => disk.target)
-    throw new CommandError('not-incremental', `not incremental: ${full.join(', ')} (--require-incremental)`, {
-      disks: full,
-    })
-  }
+  const refused =
+    requireIncremental && (status === exitStatus.someDisksFull || status === exitStatus.allDisksFull)
+  // A program gets the plan or an error, never both; a person wants to see why.
+  const forPeople = options.format === undefined && output.format === 'human'
+  if (!refused || forPeople) await print(plan, loaded, options, output)
+  if (refused) throw notIncremental(plan)
   return status
+}
+
+function notIncremental(plan: BackupPlan): CommandError {
+  const full = plan.disks.filter(disk => disk.mode === 'full').map(disk => disk.target)
+  const message = `not incremental: ${full.join(', ')} (--require-incremental)`
+  return new CommandError('not-incremental', message, { disks: full, plan: planToJson(plan) })
 }
 
 /** @throws {UsageError} unless one of both ways is given, and whole */
@@ -99,6 +102,7 @@ function mapRule(text: string): MapRule {
 async function makePlan(
   loaded: LoadedDomain,
   mapRules: readonly MapRule[],
+  incremental: string,
   options: PlanBackupOptions,
 ): Promise<BackupPlan> {
   const { domain, checkpoints } = loaded
@@ -106,7 +110,7 @@ async function makePlan(
   const images = await openDomainImages(domain, { engine, mapRules, targets: options.disk })
   try {
     const facts = { domain, checkpoints, chains: images.chains }
-    const request = { incremental: options.incremental, disks: options.disk }
+    const request = { incremental, disks: options.disk }
     const plan = planBackup(facts, request)
     if (!options.bodies) return plan
     const measurements = await measureBodies(images, bodyQueries(facts, plan), engine)

@@ -1,0 +1,81 @@
+import { describe, expect, it } from 'vitest'
+import { tidemark, tidemarkError } from './cli.js'
+import { planArgs, top } from './webshop.js'
+
+/** Arguments and what the message must say. */
+const mistakes: readonly (readonly [string, readonly string[], string])[] = [
+  ['no command', [], 'info, map, plan'],
+  ['no command of a group', ['plan'], 'plan backup'],
+  ['an unknown command', ['inof', 'x'], "unknown command 'inof'; did you mean 'info'?"],
+  ['an unknown command of a group', ['plan', 'bakup'], "unknown command 'bakup'; did you mean 'backup'?"],
+  ['an unknown command like no other', ['xyzzy'], "unknown command 'xyzzy'"],
+  ['an unknown option', ['info', '--cuont', 'x'], "unknown option '--cuont'; did you mean '--count'?"],
+  ['an unknown option, a needed one missing', ['map', 'x', '--bitmp', 'b'], "did you mean '--bitmap'?"],
+  ['an unknown option of plan', ['plan', 'backup', '--domian', 'x'], "did you mean '--domain'?"],
+  ['no file', ['info'], 'file'],
+  ['an empty name of a file', ['info', ''], 'empty'],
+  ['two files', ['info', 'a', 'b'], 'too many arguments'],
+  ['no bitmap', ['map', 'x'], 'which bitmap? Give --bitmap NAME'],
+  ['a bad --output', ['info', 'x', '--output', 'yaml'], 'human, json'],
+  ['a bad operation', ['map', 'x', '--bitmap', 'b', '--op', 'or'], 'union, intersection, difference, xor'],
+  ['a bad format', ['map', 'x', '--bitmap', 'b', '--format', 'xml'], 'json, ndjson'],
+  ...['100', '256', '4G', '3k', '0', '-1', 'x', '1.5', '64kB', '1e3', ' 64k', '1E'].map(
+    size =>
+      [`--granularity ${size}`, ['map', 'x', '--bitmap', 'b', '--granularity', size], 'granularity'] as const,
+  ),
+  ['no checkpoint', ['plan', 'backup', '--domain', 'x'], 'Give --incremental CHECKPOINT'],
+  ['no domain', ['plan', 'backup', '--incremental', 'c'], 'Give --domain NAME, or --domain-xml FILE'],
+  [
+    'both domains',
+    ['plan', 'backup', '--incremental', 'c', '--domain', 'd', '--domain-xml', 'f', '--checkpoint-dir', 'e'],
+    'not both',
+  ],
+  ['half a domain', ['plan', 'backup', '--incremental', 'c', '--domain-xml', 'f'], '--checkpoint-dir DIR'],
+  ['a root without a domain', planArgs('monday').toSpliced(2, 2), 'which domain?'],
+  ['a map rule without =', planArgs('monday', '--map-source', 'here'), 'OLD=NEW'],
+  ['--pull without XML', planArgs('monday', '--pull'), '--format xml'],
+]
+
+describe('usage errors are told on stderr, with status 64', () => {
+  it.each(mistakes)('%s', async (_, args, text) => {
+    // --output yaml is its own mistake.
+    if (!args.includes('--output')) {
+      const { status, error } = await tidemarkError(args, { cwd: top })
+      expect({ status, code: error.code }).toEqual({ status: 64, code: 'usage' })
+      expect(error.message).toContain(text)
+    }
+    const human = await tidemark(args, { cwd: top })
+    expect(human).toMatchObject({ status: 64, stdout: '' })
+    expect(human.stderr).toMatch(/^error: [^\n]+\n$/)
+    expect(human.stderr).toContain(text)
+  })
+
+  it('--output json counts in front of the command too, in either spelling; the last one wins', async () => {
+    for (const args of [
+      ['--output', 'json', 'inof'],
+      ['--output=json', 'inof'],
+      ['--output=human', 'plan', '--output', 'json', 'bakup'],
+    ]) {
+      expect((await tidemark(args)).stderr).toMatch(/^\{"error":\{"code":"usage"/)
+    }
+    expect((await tidemark(['inof', '--output=json', '--output', 'human'])).stderr).toMatch(/^error: /)
+  })
+})
+
+describe('help', () => {
+  it.each([[[]], [['info']], [['map']], [['plan']], [['plan', 'backup']]])(
+    '%j --help has examples and exit statuses, in 80 columns',
+    async command => {
+      const { status, stdout, stderr } = await tidemark([...command, '--help'])
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+      expect(stdout).toMatch(/^Usage: tidemark/)
+      expect(stdout).toContain('\nExamples:\n  tidemark ')
+      expect(stdout).toContain('\nExit statuses:')
+      for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(81)
+    },
+  )
+
+  it('--version is a version', async () => {
+    expect((await tidemark(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+})
