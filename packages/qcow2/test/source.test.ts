@@ -177,6 +177,11 @@ describe('names', () => {
     expect(twice.findings.map(({ code }) => code)).toEqual(['bitmap-name-duplicate'])
     expect(() => findBitmap(twice, 'a')).toThrow(expect.objectContaining({ code: 'corrupt-image' }))
     expect(findBitmap(twice, 'b').index).toBe(1)
+    const [first, other] = twice.bitmapDirectory!.bitmaps
+    expect(() => openBitmap(twice, first!, engine, { force: true })).toThrow(
+      /another bitmap has the same name/,
+    )
+    expect(other!.unreadable).toBeUndefined()
   })
   it('bytes that are not UTF-8 are kept apart', async () => {
     const names = [new Uint8Array([0xff]), new Uint8Array([0xfe]), new TextEncoder().encode('\ufffd')]

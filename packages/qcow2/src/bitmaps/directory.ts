@@ -102,14 +102,25 @@ export async function readBitmapDirectory(
     fileBytes,
   })
   const disk = diskBytes(header)
-  const bitmaps = entries.map(entry => describe(entry, disk))
+  const names = new Map<string, number>()
+  for (const entry of entries) names.set(nameKey(entry), (names.get(nameKey(entry)) ?? 0) + 1)
+  const bitmaps = entries.map(entry => describe(entry, disk, names.get(nameKey(entry)) === 1))
   found.push(...entryFindings(bitmaps, parsed, start))
   // QEMU looks no further than the autoclear bit: what is wrong in stale bitmaps does not keep it from opening.
   findings.push(...found.map(each => (stale ? { ...each, severity: 'warning' as const } : each)))
   return { extension: parsed, stale, bitmaps }
 }
 
-function describe(entry: DirectoryEntry, disk: number): PersistentBitmap {
+/**
+ * Names are bytes: one character for each keeps them apart where UTF-8 would not. QEMU takes what precedes a NUL for
+ * the whole.
+ */
+function nameKey({ nameBytes }: DirectoryEntry): string {
+  const nul = nameBytes.indexOf(0)
+  return String.fromCharCode(...nameBytes.subarray(0, nul < 0 ? 1024 : Math.min(nul, 1024)))
+}
+
+function describe(entry: DirectoryEntry, disk: number, unique: boolean): PersistentBitmap {
   const granularity = 2 ** entry.granularityBits
   const granules = Math.ceil(disk / granularity)
   // Extra data is legal; it matters only if the compatible flag does not say that it may be ignored.
@@ -119,6 +130,7 @@ function describe(entry: DirectoryEntry, disk: number): PersistentBitmap {
   if (reasons.length === 0 && granules > bitmapLimits().maxBitmapBytes * 8) {
     reasons.push('its granularity is too fine for a disk of this size')
   }
+  if (!unique) reasons.push('another bitmap has the same name')
   if (disk > Number.MAX_SAFE_INTEGER) reasons.push('its disk is larger than 2^53 − 1 bytes')
   return {
     ...entry,
@@ -186,8 +198,7 @@ function entryFindings(
         message: `bitmap '${bitmap.name}' has the flag extra_data_compatible: legal, but QEMU refuses the image for it`,
       })
     }
-    const nul = bitmap.nameBytes.indexOf(0)
-    if (nul >= 0) {
+    if (bitmap.nameBytes.includes(0)) {
       findings.push({
         code: 'bitmap-name-nul',
         severity: 'warning',
@@ -196,8 +207,7 @@ function entryFindings(
         message: `bitmap '${bitmap.name}' has a NUL in its name, and QEMU takes what precedes it for the whole`,
       })
     }
-    // Names are bytes: one character for each keeps them apart where UTF-8 would not. Up to a NUL, as in QEMU.
-    const key = String.fromCharCode(...bitmap.nameBytes.subarray(0, nul < 0 ? 1024 : nul))
+    const key = nameKey(bitmap)
     const first = seen.get(key)
     if (first === undefined) seen.set(key, bitmap.index)
     else {
