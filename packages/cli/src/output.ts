@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream'
 import pc from 'picocolors'
 
 import { CommandError, describeError } from './errors.js'
-import { printable } from './printable.js'
+import { printable, printableJson } from './printable.js'
 
 /** picocolors' functions, on or off. */
 export type Colors = ReturnType<typeof pc.createColors>
@@ -14,6 +14,7 @@ export class Output {
   readonly format: OutputFormat
   readonly #stdout: Writable
   readonly #stderr: Writable
+  readonly #held: string[] = []
   #failed: NodeJS.ErrnoException | undefined
 
   constructor(format: OutputFormat, stdout: Writable = process.stdout, stderr: Writable = process.stderr) {
@@ -51,24 +52,33 @@ export class Output {
     })
   }
 
-  /** Waits until all that was written has left. */
+  /** Waits until all that was written has left. For a command that did what it was to do. */
   async flush(): Promise<void> {
+    for (const message of this.#held.splice(0)) this.#warnNow(message)
     await new Promise<void>(resolve => this.#stdout.write('', () => resolve()))
     this.#check()
   }
 
   async json(value: unknown): Promise<void> {
-    await this.write(`${JSON.stringify(value, undefined, 2)}\n`)
+    await this.write(`${printableJson(JSON.stringify(value, undefined, 2))}\n`)
   }
 
+  /** With `--output json` it waits: should an error follow, that one object on stderr tells it. */
   warn(message: string): void {
+    if (this.format === 'json') this.#held.push(message)
+    else this.#warnNow(message)
+  }
+
+  #warnNow(message: string): void {
     this.#stderr.write(`${this.#color(process.stderr).yellow('warning:')} ${printable(message)}\n`)
   }
 
   error(error: unknown): void {
     const { code, message, details } = describeError(error)
     if (this.format === 'json') {
-      this.#stderr.write(`${JSON.stringify({ error: { ...details, code, message } }, jsonValue)}\n`)
+      const warnings = this.#held.length === 0 ? {} : { warnings: this.#held.splice(0) }
+      const json = JSON.stringify({ error: { ...details, ...warnings, code, message } }, jsonValue)
+      this.#stderr.write(`${printableJson(json)}\n`)
       return
     }
     const lines = message.split('\n').map(printable).join('\n')
