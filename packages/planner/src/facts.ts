@@ -65,8 +65,13 @@ export interface BitmapFacts {
   readonly recording: boolean
   /** The `in-use` flag on disk: a writer did not finish. */
   readonly inconsistent: boolean
-  /** What is wrong with its directory entry, if anything: it cannot be read. */
+  /** What is wrong with its directory entry or its table, if anything: it cannot be read. */
   readonly corrupt: string | undefined
+  /**
+   * Corrupt, yet QEMU opens the image: what lies past the end of the file it takes for clean bits. Without this
+   * QEMU refuses the whole image for one corrupt bitmap.
+   */
+  readonly qemuLoads?: boolean
 }
 
 /** One image of a disk's backing chain, read now. */

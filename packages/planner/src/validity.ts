@@ -89,7 +89,7 @@ export function loadedBitmap(layer: LayerBitmaps, name: string): BitmapFacts | u
 function findCorrupt(chain: readonly LayerBitmaps[]): Violation | undefined {
   for (const [layer, facts] of chain.entries()) {
     if (facts.bitmapsStale) continue
-    const bad = facts.bitmaps.find(bitmap => bitmap.corrupt !== undefined)
+    const bad = facts.bitmaps.find(bitmap => bitmap.corrupt !== undefined && !bitmap.qemuLoads)
     if (bad) return { rule: 'bitmap-corrupt', layer, bitmap: bad.name, detail: bad.corrupt! }
   }
   return undefined

@@ -52,6 +52,18 @@ describe('one disk, one image', () => {
     expect(verdict(planVda(simpleFacts([layer(VDA, bitmaps, change)])))).toEqual(['full', 'reject', code])
   })
 
+  it('is full where QEMU takes what is not there for clean bits, which libvirt accepts', () => {
+    const hollow = bitmap('cp1', { corrupt: 'its table lies past the end of the file', qemuLoads: true })
+    expect(verdict(planVda(simpleFacts([layer(VDA, [hollow])])))).toEqual([
+      'full',
+      'accept',
+      'bitmap-corrupt',
+    ])
+    // Another bitmap's trouble is its own.
+    const other = layer(VDA, ['cp1', bitmap('other', { corrupt: 'past the end', qemuLoads: true })])
+    expect(verdict(planVda(simpleFacts([other])))).toEqual(['incremental', 'accept'])
+  })
+
   it('names the version 2 image as the cause of a missing bitmap', () => {
     const [reason] = planVda(simpleFacts([layer(VDA, [], { compat: '0.10' })])).reasons
     expect(reason).toMatchObject({ evidence: { cause: 'v2-image' } })

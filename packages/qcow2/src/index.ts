@@ -8,6 +8,7 @@ export {
   dirtyExtents,
 } from './bitmaps/combine.js'
 export { type BitmapDirectory, diskBytes, type PersistentBitmap } from './bitmaps/directory.js'
+export { scanBitmapTables } from './bitmaps/scan.js'
 export {
   type BitmapSource,
   type BitmapSourceOptions,

@@ -52,6 +52,7 @@ describe('the exports', () => {
       'parseHeader',
       'probeFormat',
       'readBytes',
+      'scanBitmapTables',
     ])
   })
   it('of . for the compiler', () => {

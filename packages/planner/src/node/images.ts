@@ -1,4 +1,11 @@
-import { type BitmapEngine, type ChainLayer, closeChain, openChain, type Qcow2Error } from '@tidemark/qcow2'
+import {
+  type BitmapEngine,
+  type ChainLayer,
+  closeChain,
+  openChain,
+  type Qcow2Error,
+  scanBitmapTables,
+} from '@tidemark/qcow2'
 import { fileOpener, readLocks } from '@tidemark/qcow2/node'
 import type { BitmapFacts, DomainDisk, DomainFacts, LayerFacts, LayerProblem } from '../facts.js'
 import { type MapRule, mapSource } from './map-source.js'
@@ -47,7 +54,7 @@ export async function openDomainImages(
       if (!isLocal(disk) || (options.targets && !options.targets.includes(disk.target))) continue
       const opened = await openDiskChain(disk, options)
       layers.set(disk.target, opened)
-      chains.set(disk.target, await Promise.all(opened.map(layerFacts)))
+      chains.set(disk.target, await allFacts(opened, options.engine))
     }
   } catch (error) {
     await close()
@@ -71,18 +78,29 @@ async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Prom
   )
 }
 
-async function layerFacts(layer: ChainLayer): Promise<LayerFacts> {
+/** One after the other: they share the engine's arena. */
+async function allFacts(layers: readonly ChainLayer[], engine: BitmapEngine): Promise<LayerFacts[]> {
+  const facts: LayerFacts[] = []
+  for (const layer of layers) facts.push(await layerFacts(layer, engine))
+  return facts
+}
+
+async function layerFacts(layer: ChainLayer, engine: BitmapEngine): Promise<LayerFacts> {
   const { inspection, storage } = layer
   const directory = inspection?.bitmapDirectory
-  const bitmaps = directory?.bitmaps.map(
-    (bitmap): BitmapFacts => ({
+  const inTables = inspection ? await scanBitmapTables(inspection, engine) : []
+  const bitmaps = directory?.bitmaps.map((bitmap): BitmapFacts => {
+    const wrong = inTables.filter(each => each.bitmap === bitmap.name && each.severity === 'error')
+    const pastEnd = wrong.every(({ code }) => code === 'bitmap-table-past-end-of-file')
+    return {
       name: bitmap.name,
       granularity: bitmap.granularity,
       recording: bitmap.auto,
       inconsistent: bitmap.inUse,
-      corrupt: bitmap.unreadable,
-    }),
-  )
+      corrupt: bitmap.unreadable ?? wrong[0]?.message,
+      qemuLoads: bitmap.unreadable === undefined ? wrong.length > 0 && pastEnd : bitmap.readAsClean,
+    }
+  })
   return {
     filename: layer.filename,
     namedAs: layer.namedAs,

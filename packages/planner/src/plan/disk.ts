@@ -1,7 +1,7 @@
 /** The plan of one disk: the checkpoint's record, the images' state and the bodies' measurements put together. */
 import type { CheckpointFacts, DomainDisk, LayerFacts } from '../facts.js'
 import { findBitmap } from '../validity.js'
-import { corruptReason, subsetViolated } from './bitmap-reasons.js'
+import { type BitmapContext, corruptReason, subsetViolated } from './bitmap-reasons.js'
 import { judgeChain } from './chain.js'
 import { filesNow } from './disk-files.js'
 import type { DiskMeasurement } from './measure.js'
@@ -33,7 +33,8 @@ export function planDisk({ disk, chain, checkpoint, measurement, notes }: DiskQu
 
   // Bodies on disk of a running domain are behind those in memory: a measurement of them means nothing.
   const measured = images.reasons.some(({ severity }) => severity === 'unknown') ? undefined : measurement
-  const bodies = bodyReasons(disk.target, chain, bitmap, measured)
+  const context = { target: disk.target, chain, bitmap }
+  const bodies = [...hollowReasons(context, images.layers), ...bodyReasons(context, measured)]
   const reasons = [...recorded.reasons, ...images.reasons, ...bodies, ...notes].sort(bySeverity)
   const refused = measured?.errors.some(({ qemuLoads }) => qemuLoads !== true) ?? false
   const libvirt: LibvirtVerdict = images.libvirt === 'accept' && refused ? 'reject' : images.libvirt
@@ -71,14 +72,19 @@ function mergeList(chain: readonly LayerFacts[], layers: readonly number[], bitm
   })
 }
 
-function bodyReasons(
-  target: string,
-  chain: readonly LayerFacts[],
-  bitmap: string,
-  measurement: DiskMeasurement | undefined,
-): Reason[] {
+/** Bitmaps that QEMU loads though part of them is not there: clean bits that nobody ever wrote. */
+function hollowReasons(context: BitmapContext, layers: readonly number[]): Reason[] {
+  return layers.flatMap(layer => {
+    const { filename } = context.chain[layer]!
+    const corrupt = findBitmap(context.chain[layer]!, context.bitmap)?.corrupt
+    if (corrupt === undefined) return []
+    const error = { layer, filename, bitmap: context.bitmap, message: corrupt, qemuLoads: true }
+    return [corruptReason(context, error, 'blocks')]
+  })
+}
+
+function bodyReasons(context: BitmapContext, measurement: DiskMeasurement | undefined): Reason[] {
   if (measurement === undefined) return []
-  const context = { target, chain, bitmap }
   return [
     ...measurement.errors.map(error => corruptReason(context, error, 'blocks')),
     ...measurement.violations.map(violation => subsetViolated(context, violation)),

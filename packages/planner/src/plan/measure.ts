@@ -78,12 +78,17 @@ export type Measurements = ReadonlyMap<string, DiskMeasurement>
 export function bodyQueries(facts: BackupFacts, plan: BackupPlan): BodyQuery[] {
   const newer = newerCheckpoints(buildCheckpointTree(facts.checkpoints), plan.incremental)
   return plan.disks
-    .filter(disk => disk.merge.length > 0 && disk.mode !== 'unknown')
+    .filter(disk => disk.merge.length > 0 && disk.mode !== 'unknown' && !isHollow(disk))
     .map(disk => ({
       target: disk.target,
       union: disk.merge.map(({ layer, filename, bitmap }) => ({ layer, filename, bitmap })),
       subsets: subsetQueries(disk, facts.chains.get(disk.target) ?? [], newer),
     }))
+}
+
+/** What is known to be unreadable from its table already needs no measuring. */
+function isHollow({ reasons }: DiskPlan): boolean {
+  return reasons.some(({ code }) => code === 'bitmap-corrupt')
 }
 
 /** In a circle nothing is newer than anything: only descendants that are not ancestors too. */

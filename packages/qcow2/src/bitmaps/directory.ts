@@ -25,6 +25,8 @@ export interface PersistentBitmap extends DirectoryEntry {
   readonly bitmapBytes: number
   /** Why its bits cannot be read: the entry is malformed. Undefined where they can. */
   readonly unreadable: string | undefined
+  /** Unreadable, yet QEMU opens the image all the same and takes what is not there for clean. */
+  readonly readAsClean: boolean
 }
 
 /** The bitmaps extension and the directory it points at. */
@@ -138,6 +140,7 @@ function describe(entry: DirectoryEntry, disk: number, unique: boolean): Persist
     granules,
     bitmapBytes: Math.ceil(granules / 8),
     unreadable: reasons.length === 0 ? undefined : reasons.join('; '),
+    readAsClean: reasons.length === 1 && entry.violations.includes('table-past-end-of-file'),
   }
 }
 
