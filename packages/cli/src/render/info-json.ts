@@ -1,11 +1,4 @@
-import { dirname, isAbsolute, join } from 'node:path'
-import {
-  type ChainLayer,
-  extensionName,
-  type ImageInspection,
-  type PersistentBitmap,
-  parseBackingName,
-} from '@tidemark/qcow2'
+import { type ChainLayer, extensionName, type ImageInspection, type PersistentBitmap } from '@tidemark/qcow2'
 
 /** What `--count` adds to a bitmap. */
 export type BitmapCount = { readonly count: number; readonly dirtyBytes: number } | { readonly error: string }
@@ -62,11 +55,13 @@ function backing(filename: string, { backingFile, backingFormat }: ImageInspecti
   }
 }
 
-/** A relative name is relative to the image that has it. */
+/**
+ * As QEMU does (path_combine): a relative name goes behind the folder of the image that has it, as it is; absolute
+ * ones and those with a protocol (a colon before any slash) stay.
+ */
 function fullBackingName(filename: string, backingFile: string): string {
-  const reference = parseBackingName(backingFile)
-  if (reference.kind === 'other' || isAbsolute(reference.path)) return backingFile
-  return join(dirname(filename), reference.path)
+  if (/^(\/|[^/]*:)/.test(backingFile)) return backingFile
+  return filename.slice(0, filename.lastIndexOf('/') + 1) + backingFile
 }
 
 function formatSpecific(inspection: ImageInspection, counts: readonly BitmapCount[] | undefined): Json {

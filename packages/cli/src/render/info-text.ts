@@ -11,6 +11,9 @@ import { formatShare, formatSize, formatSizeExactly } from '../units.js'
 import type { BitmapCount } from './info-json.js'
 import { table } from './table.js'
 
+/** A directory of garbage gives some for each of its 65,535 entries. */
+const MOST_FINDINGS = 40
+
 /** One image for people: facts, then bitmaps, then what is wrong. */
 export function infoToText(
   layer: ChainLayer,
@@ -105,10 +108,14 @@ function countText(count: BitmapCount | undefined, virtualSize: number): string 
 
 function findingList(findings: readonly Finding[], colors: Colors): string {
   const paint = { error: colors.red, warning: colors.yellow, info: colors.cyan }
-  const rows = findings.map(({ severity, offset, message }) => [
-    paint[severity](severity),
-    `0x${offset.toString(16)}`,
-    printable(message),
-  ])
-  return table(rows, { head: ['FINDING', 'AT', ''], indent: 2 })
+  const rows = findings
+    .slice(0, MOST_FINDINGS)
+    .map(({ severity, offset, message }) => [
+      paint[severity](severity),
+      `0x${offset.toString(16)}`,
+      printable(message),
+    ])
+  const more = findings.length - rows.length
+  const rest = more > 0 ? `  … and ${more} more (--output json has all)\n` : ''
+  return table(rows, { head: ['FINDING', 'AT', ''], indent: 2 }) + rest
 }

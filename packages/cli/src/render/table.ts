@@ -1,23 +1,6 @@
-import Table from 'cli-table3'
+import { visibleWidth } from './width.js'
 
-const none = ''
-const bare = {
-  top: none,
-  'top-mid': none,
-  'top-left': none,
-  'top-right': none,
-  bottom: none,
-  'bottom-mid': none,
-  'bottom-left': none,
-  'bottom-right': none,
-  left: none,
-  'left-mid': none,
-  mid: none,
-  'mid-mid': none,
-  right: none,
-  'right-mid': none,
-  middle: '  ',
-}
+const GAP = '  '
 
 /** Aligned columns without lines, wide characters and colours counted right. Ends with a newline. */
 export function table(
@@ -28,19 +11,18 @@ export function table(
     readonly indent?: number
   } = {},
 ): string {
-  const columns = options.head?.length ?? rows[0]?.length ?? 0
-  const grid = new Table({
-    chars: bare,
-    style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
-    colAligns: Array.from({ length: columns }, (_, i) => (options.right?.includes(i) ? 'right' : 'left')),
-    ...(options.head === undefined ? {} : { head: [...options.head] }),
+  const { head, right = [], indent = 0 } = options
+  const all = head === undefined ? rows : [head, ...rows]
+  const widths: number[] = []
+  for (const row of all) {
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, visibleWidth(cell))
+  }
+  const lines = all.map(row => {
+    const cells = row.map((cell, i) => {
+      const pad = ' '.repeat(widths[i]! - visibleWidth(cell))
+      return right.includes(i) ? pad + cell : cell + pad
+    })
+    return `${' '.repeat(indent)}${cells.join(GAP)}`.trimEnd()
   })
-  for (const row of rows) grid.push([...row])
-  const indent = ' '.repeat(options.indent ?? 0)
-  return grid
-    .toString()
-    .split('\n')
-    .map(line => `${indent}${line}`.trimEnd())
-    .join('\n')
-    .concat('\n')
+  return lines.map(line => `${line}\n`).join('')
 }

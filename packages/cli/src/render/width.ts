@@ -8,6 +8,7 @@ function characterWidth(char: string): number {
 
 /** Columns of a terminal that a line takes; colours take none. */
 export function visibleWidth(text: string): number {
+  if (/^[ -~]*$/.test(text)) return text.length
   let width = 0
   for (const char of text.replace(escapes, '')) width += characterWidth(char)
   return width
