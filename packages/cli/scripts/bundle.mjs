@@ -1,13 +1,14 @@
 // One CommonJS file: Node starts it in half the time that a tree of ES modules takes. Commands are imported
 // dynamically, so each is evaluated only when it runs.
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { version } = JSON.parse(await readFile(`${root}/package.json`, 'utf8'))
 
-await build({
+const { metafile } = await build({
   absWorkingDir: root,
   entryPoints: ['src/main.ts'],
   outfile: 'dist/tidemark.cjs',
@@ -21,5 +22,22 @@ await build({
   sourcemap: 'linked',
   sourcesContent: false,
   define: { TIDEMARK_VERSION: JSON.stringify(version) },
+  metafile: true,
   logLevel: 'warning',
 })
+
+// Whose code is in the bundle, under which terms: their licences ask for that.
+const folders = new Set()
+for (const input of Object.keys(metafile.inputs)) {
+  const folder = /^.*node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(input)?.[0]
+  if (folder !== undefined) folders.add(join(root, folder))
+}
+const notices = []
+for (const folder of [...folders].sort()) {
+  const { name, version: theirs, license } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8'))
+  const file = (await readdir(folder)).find(each => /^licen[cs]e/i.test(each))
+  if (file === undefined) throw new Error(`${name} in ${dirname(folder)} has no licence file`)
+  notices.push(`${name} ${theirs} (${license})\n\n${(await readFile(join(folder, file), 'utf8')).trim()}\n`)
+}
+notices.sort()
+await writeFile(join(root, 'dist/THIRD-PARTY-NOTICES.txt'), notices.join(`\n${'-'.repeat(78)}\n\n`))

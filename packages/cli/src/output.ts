@@ -85,6 +85,12 @@ export class Output {
     this.#stderr.write(`${this.#color(process.stderr).red('error:')} ${lines}\n`)
   }
 
+  /** Columns for text: the terminal's, but no longer lines than are easy to read; 100 where it is no terminal. */
+  get width(): number {
+    // A terminal that does not know its width says 0.
+    return Math.min(process.stdout.columns || 100, 110)
+  }
+
   /** Colours for stdout; none where it is no terminal or NO_COLOR is set. */
   get colors(): Colors {
     return this.#color(process.stdout)

@@ -29,7 +29,7 @@ export async function info(file: string, options: InfoOptions, output: Output): 
       await output.json(options.backingChain ? images : images[0])
     } else {
       const { infoToText } = await import('../render/info-text.js')
-      const texts = layers.map(layer => infoToText(layer, counts.get(layer), output.colors))
+      const texts = layers.map(layer => infoToText(layer, counts.get(layer), output.colors, output.width))
       await output.write(texts.join('\n'))
     }
     const broken = layers.find(layer => layer.problem !== undefined)

@@ -157,7 +157,5 @@ async function print(
     })
   }
   const { planToText } = await import('../render/plan-text.js')
-  // A terminal that does not know its width says 0.
-  const width = Math.min(process.stdout.columns || 100, 110)
-  return output.write(planToText(plan, buildCheckpointTree(loaded.checkpoints), output.colors, width))
+  return output.write(planToText(plan, buildCheckpointTree(loaded.checkpoints), output.colors, output.width))
 }

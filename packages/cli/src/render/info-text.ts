@@ -10,6 +10,8 @@ import { printable } from '../printable.js'
 import { formatShare, formatSize, formatSizeExactly } from '../units.js'
 import type { BitmapCount } from './info-json.js'
 import { table } from './table.js'
+import { visibleWidth } from './width.js'
+import { wrap } from './wrap.js'
 
 /** A directory of garbage gives some for each of its 65,535 entries. */
 const MOST_FINDINGS = 40
@@ -19,6 +21,7 @@ export function infoToText(
   layer: ChainLayer,
   counts: readonly BitmapCount[] | undefined,
   colors: Colors,
+  width: number,
 ): string {
   const { inspection } = layer
   const parts = [
@@ -29,7 +32,7 @@ export function infoToText(
     parts.push('\n', bitmapTable(inspection, counts, colors))
   }
   const findings = inspection?.findings ?? []
-  if (findings.length > 0) parts.push('\n', findingList(findings, colors))
+  if (findings.length > 0) parts.push('\n', findingList(findings, colors, width))
   return parts.join('')
 }
 
@@ -62,7 +65,7 @@ function facts(layer: ChainLayer, inspection: ImageInspection | undefined): stri
   add('encryption', inspection.encrypted ? (header.cryptMethod === 2 ? 'LUKS' : 'AES (legacy)') : undefined)
   add('snapshots', header.nbSnapshots === 0 ? undefined : String(header.nbSnapshots))
   add('flags', flags(inspection).join(', ') || undefined)
-  const extensions = inspection.extensions.map(e => `${extensionName(e.magic)} (${e.data.byteLength} bytes)`)
+  const extensions = inspection.extensions.map(({ magic }) => extensionName(magic))
   add('extensions', extensions.join(', ') || undefined)
   return rows
 }
@@ -106,16 +109,18 @@ function countText(count: BitmapCount | undefined, virtualSize: number): string 
   return `${formatSize(count.dirtyBytes)} (${formatShare(count.dirtyBytes, virtualSize)})`
 }
 
-function findingList(findings: readonly Finding[], colors: Colors): string {
+function findingList(findings: readonly Finding[], colors: Colors, width: number): string {
   const paint = { error: colors.red, warning: colors.yellow, info: colors.cyan }
-  const rows = findings
-    .slice(0, MOST_FINDINGS)
-    .map(({ severity, offset, message }) => [
-      paint[severity](severity),
-      `0x${offset.toString(16)}`,
-      printable(message),
-    ])
-  const more = findings.length - rows.length
+  const shown = findings.slice(0, MOST_FINDINGS)
+  const rows = shown.map(({ severity, offset }) => [paint[severity](severity), `0x${offset.toString(16)}`])
+  const lines = table(rows, { head: ['FINDING', 'AT'], indent: 2 }).split('\n')
+  const from = Math.max(...lines.map(visibleWidth)) + 2
+  const text = shown.map(({ message }, i) => {
+    const start = lines[i + 1]!
+    const pad = ' '.repeat(from - visibleWidth(start))
+    return start + pad + wrap(printable(message), width - from, ' '.repeat(from)).slice(from)
+  })
+  const more = findings.length - shown.length
   const rest = more > 0 ? `  … and ${more} more (--output json has all)\n` : ''
-  return table(rows, { head: ['FINDING', 'AT', ''], indent: 2 }) + rest
+  return `${lines[0]}\n${text.join('')}${rest}`
 }
