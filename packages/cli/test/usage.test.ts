@@ -74,8 +74,4 @@ describe('help', () => {
       for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(81)
     },
   )
-
-  it('--version is a version', async () => {
-    expect((await tidemark(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
-  })
 })

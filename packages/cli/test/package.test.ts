@@ -1,0 +1,66 @@
+import { readFileSync, statSync } from 'node:fs'
+import { builtinModules } from 'node:module'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { run, withTempDir } from '@tidemark/testkit'
+import { describe, expect, it } from 'vitest'
+import { plainEnv, tidemark } from './cli.js'
+import { images, top } from './webshop.js'
+
+const folder = fileURLToPath(new URL('..', import.meta.url))
+const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+const bundle = readFileSync(join(folder, 'dist/tidemark.cjs'), 'utf8')
+
+describe('the package', () => {
+  it('has no runtime dependencies', () => {
+    for (const kind of ['dependencies', 'peerDependencies', 'optionalDependencies']) {
+      expect(manifest).not.toHaveProperty(kind)
+    }
+    const required = [...bundle.matchAll(/\brequire\("([^"]+)"\)/g)].map(([, name]) =>
+      name!.replace(/^node:/, ''),
+    )
+    expect(required.length).toBeGreaterThan(3)
+    expect(required.filter(name => !builtinModules.includes(name))).toEqual([])
+  })
+
+  it('opens no connection and starts no program', () => {
+    // commander can start subcommands of its own as programs: child_process is its.
+    expect(bundle).not.toMatch(
+      /\brequire\("(node:)?(net|http|https|http2|tls|dgram|dns|worker_threads|inspector)"\)/,
+    )
+    expect(bundle.match(/\brequire\("(node:)?child_process"\)/g)).toHaveLength(1)
+  })
+
+  it('is small', () => {
+    expect(statSync(join(folder, 'dist/tidemark.cjs')).size).toBeLessThan(400_000)
+  })
+
+  it('names whose code is in it', () => {
+    const notices = readFileSync(join(folder, 'dist/THIRD-PARTY-NOTICES.txt'), 'utf8')
+    for (const name of ['commander', 'picocolors', '@xmldom/xmldom']) expect(notices).toContain(`${name} `)
+  })
+
+  it('runs from a folder of its own, with what would be published and nothing else', () =>
+    withTempDir(async dir => {
+      const files = ['package.json', ...manifest.files]
+      await run('cp', ['-r', ...files.map((name: string) => join(folder, name)), dir.path])
+      const copy = dir.file('bin/tidemark.cjs')
+      const file = join(top, images, 'root.qcow2')
+      const { stdout } = await run(process.execPath, [copy, 'info', file, '--output', 'json'], {
+        cwd: dir.path,
+        env: plainEnv,
+      })
+      expect(JSON.parse(stdout)).toMatchObject({ format: 'qcow2', filename: file })
+    }))
+
+  it('--version and -V are the version', async () => {
+    for (const flag of ['--version', '-V']) {
+      expect(await tidemark([flag])).toEqual({ status: 0, stdout: `${manifest.version}\n`, stderr: '' })
+    }
+  })
+
+  it('the command at the top of the workspace is this one', async () => {
+    const { stdout } = await run(join(top, 'node_modules/.bin/tidemark'), ['--version'], { env: plainEnv })
+    expect(stdout).toBe(`${manifest.version}\n`)
+  })
+})
