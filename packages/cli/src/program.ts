@@ -191,7 +191,7 @@ Examples:
 Exit statuses:
   0    shown
   1    error: it cannot be read, or a writer holds it (see -U)
-  63   shown, but it needs a feature that is not supported
+  63   shown as far as it goes: a feature or a format that is not supported
   64   usage error`
 
 const mapHelp = `

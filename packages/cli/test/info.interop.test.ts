@@ -116,6 +116,16 @@ describe.skipIf(peers.skip)(`info holds all that qemu-img info says${peers.label
       await same(file)
     })
 
+    it.each(['vmdk', 'vdi', 'vhdx', 'vpc', 'qed'])('%s is named, and not read', async format => {
+      const file = dir.file(`other.${format}`)
+      await qemuImg.create(file, '16M', { format })
+      const found = await tidemarkJson(['info', file], { status: 63 })
+      expect(found).toMatchObject({ format, filename: file })
+      // How large the disk is stands in what is not read.
+      expect(found).not.toHaveProperty('virtual-size')
+      expect((await tidemark(['info', file])).status).toBe(63)
+    })
+
     it.each([
       ['version 2', { compat: '0.10' }],
       ['lazy refcounts', { lazyRefcounts: true }],

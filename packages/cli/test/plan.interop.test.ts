@@ -79,6 +79,11 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
       dirty.set(`${checkpoint} ${target}`, byteSet(map))
       expect(dirtyBytes, target).toBe(map.reduce((sum, { type, length }) => sum + type * length, 0))
     }
+    // Where libvirt would walk into a trap, people are told in so many words.
+    const traps = wanted.filter(({ libvirt, mode }) => libvirt === 'accept' && mode === 'full')
+    const { stdout } = await tidemark(args(checkpoint))
+    const list = traps.map(({ target }) => target).join(', ')
+    expect(stdout.replaceAll('\n', ' ')).toContain(`libvirt would accept ${list} as incremental, but`)
     const to = ['--format', 'xml', '--target-dir', lab.images]
     const push = (await tidemark([...args(checkpoint), ...to])).stdout
     xml.set(checkpoint, { push, pull: (await tidemark([...args(checkpoint), ...to, '--pull'])).stdout })

@@ -34,8 +34,10 @@ export async function info(file: string, options: InfoOptions, output: Output): 
     }
     const broken = layers.find(layer => layer.problem !== undefined)
     if (broken?.problem !== undefined) throw broken.problem
-    const unsupported = layers.some(({ inspection }) =>
-      inspection?.findings.some(f => f.code === 'unsupported-feature'),
+    const unsupported = layers.some(({ format, inspection }) =>
+      inspection === undefined
+        ? format !== 'raw'
+        : inspection.findings.some(({ code }) => code === 'unsupported-feature'),
     )
     return unsupported ? exitStatus.unsupported : exitStatus.ok
   })

@@ -13,7 +13,7 @@ export function infoToJson(layer: ChainLayer, counts: readonly BitmapCount[] | u
       ...(problem === undefined
         ? {}
         : { error: { ...problem.details, code: problem.code, message: problem.message } }),
-      ...(storage === undefined ? {} : { 'virtual-size': Math.ceil(storage.size / 512) * 512 }),
+      ...(format === 'raw' && storage !== undefined ? { 'virtual-size': rawVirtualSize(storage.size) } : {}),
       filename,
       format,
       ...actualSize(layer),
@@ -40,6 +40,11 @@ export function infoToJson(layer: ChainLayer, counts: readonly BitmapCount[] | u
     })),
     findings: inspection.findings,
   }
+}
+
+/** QEMU counts in sectors, and takes what is begun for whole. */
+export function rawVirtualSize(fileBytes: number): number {
+  return Math.ceil(fileBytes / 512) * 512
 }
 
 function actualSize({ storage }: ChainLayer): Json {

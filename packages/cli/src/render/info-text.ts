@@ -8,7 +8,7 @@ import {
 import type { Colors } from '../output.js'
 import { printable } from '../printable.js'
 import { formatShare, formatSize, formatSizeExactly } from '../units.js'
-import type { BitmapCount } from './info-json.js'
+import { type BitmapCount, rawVirtualSize } from './info-json.js'
 import { table } from './table.js'
 import { visibleWidth } from './width.js'
 import { wrap } from './wrap.js'
@@ -47,7 +47,8 @@ function facts(layer: ChainLayer, inspection: ImageInspection | undefined): stri
     `, version ${inspection.header.version} (compat ${inspection.header.version === 3 ? '1.1' : '0.10'})`
   add('format', `${printable(layer.format)}${version ?? ''}`)
   add('problem', problem && printable(problem.message))
-  const size = inspection?.virtualSize ?? (storage && Math.ceil(storage.size / 512) * 512)
+  const rawSize = layer.format === 'raw' && storage ? rawVirtualSize(storage.size) : undefined
+  const size = inspection?.virtualSize ?? rawSize
   add('virtual size', size === undefined ? undefined : formatSizeExactly(size))
   add('on disk', storage?.allocatedBytes === undefined ? undefined : formatSize(storage.allocatedBytes))
   if (inspection === undefined) return rows

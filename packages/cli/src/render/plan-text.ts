@@ -26,7 +26,7 @@ function diskTable({ disks }: BackupPlan, colors: Colors, width: number): string
   const rows = disks.map(disk => [
     colors.bold(printable(disk.target)),
     modeText(disk, colors),
-    disk.libvirt === 'accept' ? 'accepts' : disk.libvirt === 'reject' ? 'rejects' : 'unknown',
+    libvirtText(disk, colors),
     disk.virtualSize === undefined ? '?' : formatSize(disk.virtualSize),
     toCopy(disk),
   ])
@@ -51,6 +51,16 @@ function filesText({ mode, merge, source }: DiskPlan, room: number): string {
   if (fits !== undefined) return fits
   const rest = more === 0 ? '' : ` + ${more}`
   return `${shortened(names[0]!, room - rest.length)}${rest}`
+}
+
+/** What libvirt would take though it must not is a trap, and stands out. */
+function isTrap({ mode, libvirt }: DiskPlan): boolean {
+  return mode === 'full' && libvirt === 'accept'
+}
+
+function libvirtText(disk: DiskPlan, colors: Colors): string {
+  if (isTrap(disk)) return colors.red('accepts')
+  return disk.libvirt === 'accept' ? 'accepts' : disk.libvirt === 'reject' ? 'rejects' : 'unknown'
 }
 
 function modeText({ mode }: DiskPlan, colors: Colors): string {
@@ -123,6 +133,12 @@ function summary({ disks, incremental, nextBest }: BackupPlan): string[] {
       ? `${count}: ${formatSize(copied)} to copy instead of ${formatSize(whole)}.`
       : `${count}.`,
   ]
+  const traps = disks.filter(isTrap).map(({ target }) => printable(target))
+  if (traps.length > 0) {
+    sentences.push(
+      `libvirt would accept ${traps.join(', ')} as incremental, but such a backup would lack changes.`,
+    )
+  }
   if (unknown.length > 0) sentences.push(`What ${unknown.join(', ')} would need cannot be told from here.`)
   if (nextBest !== undefined) {
     const more =
