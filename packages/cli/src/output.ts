@@ -39,6 +39,18 @@ export class Output {
     this.#check()
   }
 
+  /** The same for bytes; they have left when it returns, so that the caller can use their buffer again. */
+  async writeBytes(bytes: Uint8Array): Promise<void> {
+    this.#check()
+    await new Promise<void>(resolve => {
+      this.#stdout.write(bytes, error => {
+        this.#failed ??= error ?? undefined
+        resolve()
+      })
+    })
+    this.#check()
+  }
+
   /** Room again, or no one there to read any more: both end the wait, and leave no listener behind. */
   async #drained(): Promise<void> {
     const stdout = this.#stdout

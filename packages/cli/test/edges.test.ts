@@ -148,14 +148,14 @@ describe('where the output goes, and how much there is of it', () => {
     expect(counted.status).toBe(0)
     const coarse = await watch(mapOf('dense', '--granularity', '1M', ...json))
     expect(coarse).toMatchObject({ status: 0, stdoutBytes: expect.any(Number) })
+    // 4 million lines.
+    const long = await watch(mapOf('dense', ...json), { limit: 300_000_000 })
+    expect(long.status).toBe(141)
     // 128 MiB of bitmap; Node itself takes 40 to 50 MiB.
-    for (const { peakKiB } of [counted, coarse]) {
+    for (const { peakKiB } of [counted, coarse, long]) {
       expect(peakKiB).toBeGreaterThan(20_000)
       expect(peakKiB).toBeLessThan(100_000)
     }
-    // 30 MB of text.
-    const long = await watch(mapOf('dense', ...json), { limit: 30_000_000 })
-    expect(long.status).toBe(141)
   }, 30_000)
 
   it('a file as output holds all of it', async () => {

@@ -1,8 +1,6 @@
 import type { Output } from '../output.js'
 import { formatShare, formatSize } from '../units.js'
-
-/** Pieces of this many characters go to stdout at a time. */
-const PIECE = 64 * 1024
+import { AsciiPiece } from './ascii-piece.js'
 
 export interface MapWriter {
   begin(): Promise<void>
@@ -23,76 +21,92 @@ export function mapWriter(
   dirtyOnly: boolean,
   output: Output,
 ): MapWriter {
-  const lines = format === 'text' ? textLines(limit) : jsonLines(format)
+  const piece = new AsciiPiece()
+  const lines = format === 'text' ? textLines(piece, limit) : jsonLines(piece, format)
   let position = 0
-  let text = ''
   let dirtyBytes = 0
   let extents = 0
   const clean = (until: number) => {
-    if (until > position && !dirtyOnly) text += lines.line(position, until - position, false)
+    if (until > position && !dirtyOnly) lines.line(position, until - position, false)
   }
   return {
     async begin() {
-      text = lines.first
+      lines.begin()
     },
     async extents(chunk) {
       for (let i = 0; i < chunk.length; i += 2) {
         const start = chunk[i]!
         const end = chunk[i + 1]!
         clean(start)
-        text += lines.line(start, end - start, true)
+        lines.line(start, end - start, true)
         position = end
         dirtyBytes += end - start
         extents++
-        if (text.length > PIECE) {
-          await output.write(text)
-          text = ''
-        }
+        if (piece.full) await output.writeBytes(piece.take())
       }
     },
     async end() {
       clean(limit)
-      text += lines.last
+      lines.end()
       if (format === 'text') {
         const share = formatShare(dirtyBytes, limit)
-        text += `${formatSize(dirtyBytes)} dirty of ${formatSize(limit)} (${share}) in ${extents} extent${extents === 1 ? '' : 's'}\n`
+        piece.text(
+          `${formatSize(dirtyBytes)} dirty of ${formatSize(limit)} (${share}) in ${extents} extent${extents === 1 ? '' : 's'}\n`,
+        )
       }
-      await output.write(text)
+      await output.writeBytes(piece.take())
     },
   }
 }
 
 interface Lines {
-  readonly first: string
-  readonly last: string
-  line(offset: number, length: number, dirty: boolean): string
+  begin(): void
+  line(offset: number, length: number, dirty: boolean): void
+  end(): void
 }
 
 /** nbdinfo's shape and order of keys. */
-function jsonLines(format: 'json' | 'ndjson'): Lines {
-  const object = (offset: number, length: number, dirty: boolean) =>
-    `{"offset":${offset},"length":${length},"type":${dirty ? 1 : 0},"description":"${dirty ? 'dirty' : 'clean'}"}`
-  if (format === 'ndjson') return { first: '', last: '', line: (...extent) => `${object(...extent)}\n` }
+function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
+  const object = (offset: number, length: number, dirty: boolean) => {
+    piece.text('{"offset":')
+    piece.number(offset)
+    piece.text(',"length":')
+    piece.number(length)
+    piece.text(dirty ? ',"type":1,"description":"dirty"}' : ',"type":0,"description":"clean"}')
+  }
+  if (format === 'ndjson') {
+    return {
+      begin() {},
+      line(offset, length, dirty) {
+        object(offset, length, dirty)
+        piece.text('\n')
+      },
+      end() {},
+    }
+  }
   let separator = '\n'
   return {
-    first: '[',
-    last: '\n]\n',
-    line(...extent) {
-      const text = `${separator}${object(...extent)}`
+    begin: () => piece.text('['),
+    line(offset, length, dirty) {
+      piece.text(separator)
       separator = ',\n'
-      return text
+      object(offset, length, dirty)
     },
+    end: () => piece.text('\n]\n'),
   }
 }
 
 /** Columns as wide as the disk's size needs: known before the first line, so that lines can go out at once. */
-function textLines(limit: number): Lines {
+function textLines(piece: AsciiPiece, limit: number): Lines {
   const width = Math.max(6, String(limit).length)
-  const row = (offset: string, length: string, what: string) =>
-    `${offset.padStart(width)}  ${length.padStart(width)}  ${what}\n`
   return {
-    first: row('OFFSET', 'LENGTH', 'STATE'),
-    last: '\n',
-    line: (offset, length, dirty) => row(String(offset), String(length), dirty ? 'dirty' : 'clean'),
+    begin: () => piece.text(`${'OFFSET'.padStart(width)}  ${'LENGTH'.padStart(width)}  STATE\n`),
+    line(offset, length, dirty) {
+      piece.number(offset, width)
+      piece.text('  ')
+      piece.number(length, width)
+      piece.text(dirty ? '  dirty\n' : '  clean\n')
+    },
+    end: () => piece.text('\n'),
   }
 }
