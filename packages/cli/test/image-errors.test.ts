@@ -56,6 +56,11 @@ describe('images that are not as they should be', () => {
         'bitmap-granularity',
         0,
       ],
+      'a table entry with reserved bits': [
+        { bitmaps: [{ name: 'g', table: [0x2n] }] },
+        'bitmap-table-reserved-bits',
+        0,
+      ],
       'two of one name': [{ bitmaps: [good, good] }, 'bitmap-name-duplicate', 0],
       'a directory in the void': [
         { bitmaps: [good], bitmapsExtension: { directoryOffset: 2 ** 40 } },

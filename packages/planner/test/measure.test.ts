@@ -84,6 +84,20 @@ describe('measurements', () => {
     expect(plan.reasons[0]!.message).toContain('0x100000')
   })
 
+  it('say once for each layer that the bitmap lacks something, by the nearest newer one', () => {
+    const missing = { layer: 0, filename: S1, missingBytes: 4096, firstOffset: 0 }
+    const violations = [
+      { ...missing, checkpoint: 'cp2' },
+      { ...missing, checkpoint: 'cp3' },
+      { ...missing, checkpoint: 'cp2', layer: 1, filename: A },
+    ]
+    const said = planMeasured({ violations }).reasons.filter(({ code }) => code === 'bitmap-subset-violated')
+    expect(said.map(({ evidence }) => evidence)).toMatchObject([
+      { layer: 0, newer: 'cp2' },
+      { layer: 1, newer: 'cp2' },
+    ])
+  })
+
   it('reject a body that QEMU would not load, and leave libvirt its opinion of one that it would', () => {
     const error = { layer: 1, filename: A, bitmap: 'cp2', message: 'table entry 3 is misaligned' }
     const broken = planMeasured({ dirtyBytes: undefined, errors: [error] })

@@ -38,7 +38,6 @@ describe('the exports', () => {
       'extensionName',
       'findBitmap',
       'findingToError',
-      'guestOffset',
       'hostOffset',
       'incompatible',
       'inspectImage',

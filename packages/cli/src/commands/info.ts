@@ -3,12 +3,14 @@ import {
   COMBINE_ARENA_BYTES,
   countDirty,
   createEngine,
+  type Finding,
   openBitmap,
   Qcow2Error,
+  scanBitmapTables,
 } from '@tidemark/qcow2'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
-import { type BitmapCount, infoToJson } from '../render/info-json.js'
+import { type BitmapCount, type ImageInfo, infoToJson } from '../render/info-json.js'
 import { type ShareOptions, withChain } from './open.js'
 
 export interface InfoOptions extends ShareOptions {
@@ -22,14 +24,17 @@ export async function info(file: string, options: InfoOptions, output: Output): 
     const [top] = layers
     // Nothing can be shown of a top that cannot be opened; of a layer below, that it cannot be.
     if (top.problem !== undefined) throw top.problem
-    const counts = new Map<ChainLayer, readonly BitmapCount[]>()
-    if (options.count) for (const layer of layers) counts.set(layer, await countBitmaps(layer))
+    const images: ImageInfo[] = []
+    for (const layer of layers) {
+      const counts = options.count ? await countBitmaps(layer) : undefined
+      images.push({ layer, counts, findings: await findings(layer) })
+    }
     if (output.format === 'json') {
-      const images = layers.map(layer => infoToJson(layer, counts.get(layer)))
-      await output.json(options.backingChain ? images : images[0])
+      const documents = images.map(infoToJson)
+      await output.json(options.backingChain ? documents : documents[0])
     } else {
       const { infoToText } = await import('../render/info-text.js')
-      const texts = layers.map(layer => infoToText(layer, counts.get(layer), output.colors, output.width))
+      const texts = images.map(image => infoToText(image, output.colors, output.width))
       await output.write(texts.join('\n'))
     }
     const broken = layers.find(layer => layer.problem !== undefined)
@@ -41,6 +46,12 @@ export async function info(file: string, options: InfoOptions, output: Output): 
     )
     return unsupported ? exitStatus.unsupported : exitStatus.ok
   })
+}
+
+/** What is wrong, bitmap tables included: QEMU refuses an image for one bad entry. */
+async function findings({ inspection }: ChainLayer): Promise<readonly Finding[]> {
+  if (inspection === undefined) return []
+  return [...inspection.findings, ...(await scanBitmapTables(inspection, createEngine()))]
 }
 
 /** In directory order. A body that cannot be read has no count, but says why. */

@@ -22,8 +22,9 @@ export async function withChain<T>(
   if (file === '') throw new UsageError('the name of the image is empty')
   const layers = await openChain({ name: file, format: options.format }, { open: fileOpener(), ...options })
   try {
-    for (const { filename, storage } of layers) {
-      if (storage !== undefined) await refuseWriter(filename, options, output)
+    for (const { filename, storage, format } of layers) {
+      // A raw image has no metadata that could be torn; qemu-img takes it too.
+      if (storage !== undefined && format !== 'raw') await refuseWriter(filename, options, output)
     }
     return await use(layers as [ChainLayer, ...ChainLayer[]])
   } finally {

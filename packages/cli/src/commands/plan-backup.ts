@@ -142,7 +142,7 @@ async function print(
     case 'qmp':
       return output.json(planToQmp(plan))
     case 'sh':
-      return output.write(planToSh(plan, { outDir: targetDir }))
+      return output.write(planToSh(plan, { outDir: targetDir, resolvePath: path => resolve(path) }))
     default:
   }
   if (output.format === 'json') {

@@ -1,12 +1,26 @@
-import { type ChainLayer, extensionName, type ImageInspection, type PersistentBitmap } from '@tidemark/qcow2'
+import {
+  type ChainLayer,
+  extensionName,
+  type Finding,
+  type ImageInspection,
+  type PersistentBitmap,
+} from '@tidemark/qcow2'
 
 /** What `--count` adds to a bitmap. */
 export type BitmapCount = { readonly count: number; readonly dirtyBytes: number } | { readonly error: string }
 
+/** One image as `tidemark info` shows it. */
+export interface ImageInfo {
+  readonly layer: ChainLayer
+  /** In the directory's order; undefined without `--count`. */
+  readonly counts: readonly BitmapCount[] | undefined
+  readonly findings: readonly Finding[]
+}
+
 type Json = Record<string, unknown>
 
 /** One image as `qemu-img info --output=json` has it, with more keys. Without a key where qemu-img has none. */
-export function infoToJson(layer: ChainLayer, counts: readonly BitmapCount[] | undefined): Json {
+export function infoToJson({ layer, counts, findings }: ImageInfo): Json {
   const { filename, format, inspection, storage, problem } = layer
   if (inspection === undefined) {
     return {
@@ -38,7 +52,7 @@ export function infoToJson(layer: ChainLayer, counts: readonly BitmapCount[] | u
       offset,
       length: data.byteLength,
     })),
-    findings: inspection.findings,
+    findings,
   }
 }
 

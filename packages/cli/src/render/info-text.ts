@@ -8,7 +8,7 @@ import {
 import type { Colors } from '../output.js'
 import { printable } from '../printable.js'
 import { formatShare, formatSize, formatSizeExactly } from '../units.js'
-import { type BitmapCount, rawVirtualSize } from './info-json.js'
+import { type BitmapCount, type ImageInfo, rawVirtualSize } from './info-json.js'
 import { table } from './table.js'
 import { visibleWidth } from './width.js'
 import { wrap } from './wrap.js'
@@ -17,12 +17,7 @@ import { wrap } from './wrap.js'
 const MOST_FINDINGS = 40
 
 /** One image for people: facts, then bitmaps, then what is wrong. */
-export function infoToText(
-  layer: ChainLayer,
-  counts: readonly BitmapCount[] | undefined,
-  colors: Colors,
-  width: number,
-): string {
+export function infoToText({ layer, counts, findings }: ImageInfo, colors: Colors, width: number): string {
   const { inspection } = layer
   const parts = [
     `${colors.bold(printable(layer.filename))}\n`,
@@ -31,7 +26,6 @@ export function infoToText(
   if (inspection?.bitmapDirectory !== undefined) {
     parts.push('\n', bitmapTable(inspection, counts, colors))
   }
-  const findings = inspection?.findings ?? []
   if (findings.length > 0) parts.push('\n', findingList(findings, colors, width))
   return parts.join('')
 }

@@ -1,8 +1,8 @@
 #!/bin/sh -e
 # Backup of domain webshop since checkpoint monday; run with sh -e
 # sda: incremental
-tidemark map 'examples/webshop/images/root.qcow2' --bitmap 'monday' --output json > 'sda.dirty.json'
+tidemark map '/CHECKOUT/examples/webshop/images/root.qcow2' --bitmap 'monday' --output json > 'sda.dirty.json'
 # sdb: incremental
-tidemark map 'examples/webshop/images/data.overlay.qcow2' --bitmap 'monday' --bitmap 'monday@examples/webshop/images/data.qcow2' --output json > 'sdb.dirty.json'
+tidemark map '/CHECKOUT/examples/webshop/images/data.overlay.qcow2' --bitmap 'monday' --bitmap 'monday@/CHECKOUT/examples/webshop/images/data.qcow2' --output json > 'sdb.dirty.json'
 # sdc: full (disk-not-in-checkpoint)
-qemu-img convert -f 'qcow2' -O qcow2 'examples/webshop/images/logs.qcow2' 'sdc.full.qcow2'
+qemu-img convert -f 'qcow2' -O qcow2 '/CHECKOUT/examples/webshop/images/logs.qcow2' 'sdc.full.qcow2'

@@ -5,6 +5,8 @@ import { requireKnown } from './require-known.js'
 export interface ShOptions {
   /** Folder of the results. Default: the current one. */
   readonly outDir?: string | undefined
+  /** Makes an image's path one that holds wherever the script runs. Default: as the plan has it. */
+  readonly resolvePath?: ((path: string) => string) | undefined
 }
 
 /**
@@ -18,6 +20,7 @@ export interface ShOptions {
  */
 export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
   requireKnown(plan)
+  const { resolvePath = (path: string) => path } = options
   const out = (name: string) => quotePath(options.outDir === undefined ? name : `${options.outDir}/${name}`)
   const title = `# Backup of domain ${comment(plan.domain)} since checkpoint ${comment(plan.incremental)}; run with sh -e`
   const lines = ['#!/bin/sh -e', title]
@@ -27,11 +30,11 @@ export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
     if (disk.mode === 'incremental') {
       lines.push(
         `# ${comment(disk.target)}: incremental`,
-        `${mapCommand(disk)} > ${out(`${name}.dirty.json`)}`,
+        `${mapCommand(disk, resolvePath)} > ${out(`${name}.dirty.json`)}`,
       )
     } else if (readable(disk)) {
       const codes = disk.reasons.filter(({ severity }) => severity === 'blocks').map(({ code }) => code)
-      const source = quotePath(disk.filename ?? disk.source)
+      const source = quotePath(resolvePath(disk.filename ?? disk.source))
       lines.push(
         `# ${comment(disk.target)}: full (${[...new Set(codes)].join(', ')})`,
         // The format is given: probing a raw disk would believe whatever header the guest wrote into it.
@@ -47,11 +50,11 @@ export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
   return `${lines.join('\n')}\n`
 }
 
-function mapCommand(disk: DiskPlan): string {
+function mapCommand(disk: DiskPlan, resolvePath: (path: string) => string): string {
   const bitmaps = disk.merge.map(({ layer, filename, bitmap }) =>
-    shellQuote(layer === 0 ? bitmap : `${bitmap}@${filename}`),
+    shellQuote(layer === 0 ? bitmap : `${bitmap}@${resolvePath(filename)}`),
   )
-  const top = quotePath(disk.merge[0]!.filename)
+  const top = quotePath(resolvePath(disk.merge[0]!.filename))
   return `tidemark map ${top} ${bitmaps.map(bitmap => `--bitmap ${bitmap}`).join(' ')} --output json`
 }
 

@@ -4,7 +4,7 @@ import { findBitmap } from '../validity.js'
 import { type BitmapContext, corruptReason, subsetViolated } from './bitmap-reasons.js'
 import { judgeChain } from './chain.js'
 import { filesNow } from './disk-files.js'
-import type { DiskMeasurement } from './measure.js'
+import type { DiskMeasurement, SubsetViolation } from './measure.js'
 import type { Reason, Severity } from './reasons.js'
 import { recordedDisk } from './recorded.js'
 import type { DiskMode, DiskPlan, LibvirtVerdict, MergeSource } from './types.js'
@@ -87,6 +87,11 @@ function bodyReasons(context: BitmapContext, measurement: DiskMeasurement | unde
   if (measurement === undefined) return []
   return [
     ...measurement.errors.map(error => corruptReason(context, error, 'blocks')),
-    ...measurement.violations.map(violation => subsetViolated(context, violation)),
+    ...nearest(measurement.violations).map(violation => subsetViolated(context, violation)),
   ]
+}
+
+/** A bitmap that was cleared lacks what any newer one has: for each layer the nearest newer one says enough. */
+function nearest(violations: readonly SubsetViolation[]): readonly SubsetViolation[] {
+  return violations.filter(({ layer }, i) => violations.findIndex(other => other.layer === layer) === i)
 }

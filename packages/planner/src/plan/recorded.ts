@@ -90,23 +90,24 @@ function entryReasons(checkpoint: CheckpointFacts, disk: DomainDisk, then: Entry
 }
 
 const EXCLUDED = {
-  'checkpoint-no': "was left out of it (checkpoint='no')",
-  'not-listed': 'is not among the disks that it lists',
-  'read-only': 'was read-only at that time, so it is no part of it',
+  'checkpoint-no': "was left out (checkpoint='no')",
+  'not-listed': 'is not among the disks listed',
+  'read-only': 'was read-only at that time, and so left out',
 } as const
 
 function excluded(checkpoint: CheckpointFacts, disk: DomainDisk, why: keyof typeof EXCLUDED): Reason {
   return reason(
     'disk-excluded',
     'blocks',
-    `Disk ${disk.target} ${EXCLUDED[why]}: nothing recorded its changes for checkpoint '${checkpoint.name}'. ` +
+    `At checkpoint '${checkpoint.name}' disk ${disk.target} ${EXCLUDED[why]}: nothing recorded its changes since. ` +
       'Copy it whole, and include it in the next checkpoint.',
     { checkpoint: checkpoint.name, why },
   )
 }
 
 function notInCheckpoint(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {
-  const knownTargets = checkpoint.domain?.disks.map(({ target }) => target) ?? []
+  const there = checkpoint.domain?.disks.filter(({ source }) => source !== undefined) ?? []
+  const knownTargets = there.map(({ target }) => target)
   return reason(
     'disk-not-in-checkpoint',
     'blocks',
