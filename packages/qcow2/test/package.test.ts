@@ -67,7 +67,6 @@ describe('the exports', () => {
       'FeatureName',
       'FeatureType',
       'Finding',
-      'GuestOffset',
       'HeaderExtension',
       'HostOffset',
       'ImageInspection',
