@@ -1,20 +1,16 @@
 import { wholeNumber } from './check.js'
-import { instantiate, type Kernels, wasmConstant } from './module.js'
+import type { Kernels } from './module.js'
+import { LANE_PADDING, WasmEngine } from './wasm-engine.js'
 
-const PAGE = 65536
-/** Kernels load whole words and vectors: each lane can be read this far past its end. */
-const LANE_PADDING = 64
 const DEFAULT_ARENA_BYTES = 2 * 1024 * 1024
 const MAX_ARENA_BYTES = 2 ** 30
-/** Bits that one call may go through: the kernels' positions are u32, and their sums must not wrap. */
-const MAX_CALL_BITS = 2 ** 31
 
 /** How two bitmaps of one granularity are combined; the first operand holds the result. */
 export type MergeOperation = 'union' | 'intersection' | 'difference' | 'xor'
 
 /** A piece of one engine's arena: `ptr` for kernels, `bytes` to read into and out of. Other engines refuse it. */
 export interface Lane {
-  /** Address in the engine's memory, a multiple of 16. */
+  /** Address in the engine's memory; a multiple of 16 for lanes of {@link BitmapEngine.lane}. */
   readonly ptr: number
   /** The lane's bytes, a view: valid as long as the engine, since its memory never grows. */
   readonly bytes: Uint8Array
@@ -30,13 +26,17 @@ export interface EngineOptions {
 }
 
 /**
- * The kernels and an arena of their own. Engines are independent: make one for each stream of work, and let the
- * garbage collector have it afterwards.
+ * The kernels and an arena of their own. Engines are independent: make one for each stream of work, and
+ * {@link dispose} it, or let the garbage collector have it.
  *
- * Bits are counted as in qcow2: bit i is byte i >> 3, mask 1 << (i & 7).
+ * Bits are counted as in qcow2: bit i is byte i >> 3, mask 1 << (i & 7). Operations take any length and bit, and
+ * change no bit outside of the range that they name (but for {@link complement} and {@link refine}, which clear what
+ * is left of their last byte). Long ones are cut into pieces of 256 KiB, so that V8 can replace a kernel's baseline
+ * code while they run.
  *
  * All numbers are checked: what is negative, fractional or NaN, a lane that is too short, of another engine or
- * made by hand is a RangeError before a byte is touched. Lanes are the same or do not overlap.
+ * made by hand is a RangeError before a byte is touched. So are two lanes of which the parts that are used overlap;
+ * a merge or comparison of a lane with itself is defined.
  *
  * @example
  * const engine = createEngine()
@@ -51,11 +51,24 @@ export interface BitmapEngine {
   /** For the codecs of this package; pointers are not checked. */
   readonly kernels: Kernels
   readonly arenaBytes: number
+  /** Has {@link dispose} been called? */
+  readonly disposed: boolean
+  /**
+   * Lets go of the arena and the kernels: from now on every call throws, here and in what was made with this engine
+   * (extractors, decoders). Views that the caller still has keep the memory alive. Twice is once.
+   */
+  dispose(): void
   /**
    * Takes `byteLength` zeroed bytes from the arena.
    * @throws RangeError when the arena has no room left
    */
   lane(byteLength: number): Lane
+  /**
+   * A part of a lane as a lane of its own, over the same bytes.
+   * @param byteLength default: to the lane's end
+   * @throws RangeError for a part that is not within the lane
+   */
+  subLane(lane: Lane, byteOffset: number, byteLength?: number): Lane
   /** Remembers how much of the arena is taken, for {@link release}. */
   mark(): number
   /**
@@ -68,29 +81,65 @@ export interface BitmapEngine {
    * @throws TypeError when `use` returns a promise: it would go on with lanes that are no longer its own
    */
   scratch<T>(use: () => T): T
+
   /**
    * dst = dst ∘ src over the first `byteLength` bytes.
    * @throws RangeError when a lane is shorter
    */
   merge(operation: MergeOperation, dst: Lane, src: Lane, byteLength: number): void
+  /** {@link merge}, and the number of bits that are then set in these bytes: in one way through memory. */
+  mergeCount(operation: MergeOperation, dst: Lane, src: Lane, byteLength: number): number
+  /** Inverts the first `bits` bits, and clears those that follow them in the last byte. */
+  complement(dst: Lane, bits: number): void
+  /** Gives `bits` bits from `firstBit` on one value. */
+  fillRange(dst: Lane, firstBit: number, bits: number, value: 0 | 1): void
   /** Clears what lies after the first `bits` bits, up to `byteLength`. More bits than that: nothing to clear. */
   maskTail(dst: Lane, bits: number, byteLength: number): void
+
   /** The number of set bits in the first `byteLength` bytes. */
   count(src: Lane, byteLength: number): number
+  /** The number of set bits among the `bits` bits from `firstBit` on. */
+  countRange(src: Lane, firstBit: number, bits: number): number
+  /** Are the first `byteLength` bytes of both the same? */
+  equals(a: Lane, b: Lane, byteLength: number): boolean
+  /** Is each of the first `bits` bits that a has set also set in b? */
+  isSubset(a: Lane, b: Lane, bits: number): boolean
+  /** The first of `bits` bits that is set in a but not in b; −1 where a is a subset. */
+  firstViolation(a: Lane, b: Lane, bits: number): number
+  /** The first set bit from `from` on, below `bits`; −1 where there is none. */
+  nextSet(src: Lane, from: number, bits: number): number
+  /** The first clear bit from `from` on, below `bits`; −1 where there is none. */
+  nextClear(src: Lane, from: number, bits: number): number
+
   /**
-   * Spreads coarse bits, from `coarseBit` on, over `1 << shift` fine bits each, until `fineBits` are written
-   * (rounded up to whole bytes, whose last bits mean nothing: see maskTail). The first fine bit is taken for the
-   * first of its coarse bit; one window may also lie within a coarse bit.
+   * Spreads coarse bits over `1 << shift` fine bits each, until `fineBits` are written; what is left of the last
+   * byte is cleared. A window may begin and end anywhere: fine bit i becomes coarse bit
+   * `coarseBit + ((phase + i) >> shift)`.
    *
-   * @param coarseBit for a shift below 3 a multiple of 8
+   * @param coarseBit the coarse bit that the first fine one belongs to, in `src`
    * @param shift 1 … 22
    * @param fineBits at most 2^31
+   * @param phase how many fine bits of `coarseBit` lie before the first one, 0 … 2^shift − 1 (default 0)
    */
-  refine(src: Lane, coarseBit: number, shift: number, dst: Lane, fineBits: number): void
+  refine(src: Lane, coarseBit: number, shift: number, dst: Lane, fineBits: number, phase?: number): void
+  /**
+   * dst = dst ∘ refined src for the first `fineBits` bits, without a lane between: {@link refine} and {@link merge}
+   * in one. Stretches of clear coarse bits cost next to nothing.
+   */
+  refineMerge(
+    operation: MergeOperation,
+    src: Lane,
+    coarseBit: number,
+    shift: number,
+    dst: Lane,
+    fineBits: number,
+    phase?: number,
+  ): void
   /**
    * ORs `fineBits` bits into coarse bits of `1 << shift` each, the first at `dstBit`; bits after them are ignored.
+   * A union with what `dst` holds: clear it first for the coarsened bits alone.
    *
-   * @param fineBits at most 2^31
+   * @param fineBits at most 2^31; the last coarse bit may have fewer than its `1 << shift`
    * @param shift 1 … 22
    */
   coarsen(src: Lane, fineBits: number, shift: number, dst: Lane, dstBit: number): void
@@ -104,109 +153,5 @@ export interface BitmapEngine {
 export function createEngine(options: EngineOptions = {}): BitmapEngine {
   const { arenaBytes = DEFAULT_ARENA_BYTES } = options
   wholeNumber('arenaBytes', arenaBytes, LANE_PADDING, MAX_ARENA_BYTES)
-  return new Engine(arenaBytes)
-}
-
-class Engine implements BitmapEngine {
-  readonly kernels: Kernels
-  readonly arenaBytes: number
-  readonly #buffer: ArrayBuffer
-  readonly #base: number
-  #next: number
-
-  constructor(arenaBytes: number) {
-    // The module's own data lies below HEAP_BASE, which is far less than a page.
-    const pages = Math.ceil(arenaBytes / PAGE) + 1
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
-    this.kernels = instantiate(memory)
-    this.arenaBytes = arenaBytes
-    this.#buffer = memory.buffer
-    this.#base = align(wasmConstant('HEAP_BASE'))
-    this.#next = this.#base
-  }
-
-  lane(byteLength: number): Lane {
-    wholeNumber('byteLength', byteLength)
-    const ptr = this.#next
-    const end = align(ptr + byteLength + LANE_PADDING)
-    if (end > this.#buffer.byteLength) {
-      throw new RangeError(`the arena of ${this.arenaBytes} bytes has no room for a lane of ${byteLength}`)
-    }
-    this.#next = end
-    new Uint8Array(this.#buffer, ptr, end - ptr).fill(0)
-    return { ptr, bytes: new Uint8Array(this.#buffer, ptr, byteLength) }
-  }
-
-  mark(): number {
-    return this.#next
-  }
-
-  release(mark: number): void {
-    wholeNumber('mark', mark, this.#base, this.#next)
-    this.#next = mark
-  }
-
-  scratch<T>(use: () => T): T {
-    const mark = this.mark()
-    try {
-      const result = use()
-      if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
-        throw new TypeError('scratch() takes no asynchronous function: use mark() and release()')
-      }
-      return result
-    } finally {
-      this.release(mark)
-    }
-  }
-
-  merge(operation: MergeOperation, dst: Lane, src: Lane, byteLength: number): void {
-    this.#holds(dst, byteLength)
-    this.#holds(src, byteLength)
-    this.kernels[operation](dst.ptr, src.ptr, byteLength)
-  }
-
-  maskTail(dst: Lane, bits: number, byteLength: number): void {
-    wholeNumber('bits', bits)
-    this.#holds(dst, byteLength)
-    // Beyond u32 the kernel would take the rest modulo 2^32, and clear what it should keep.
-    if (bits < byteLength * 8) this.kernels.maskTail(dst.ptr, bits, byteLength)
-  }
-
-  count(src: Lane, byteLength: number): number {
-    this.#holds(src, byteLength)
-    return this.kernels.count(src.ptr, byteLength)
-  }
-
-  refine(src: Lane, coarseBit: number, shift: number, dst: Lane, fineBits: number): void {
-    this.#holdsBits(src, coarseBit, shift, dst, fineBits)
-    if (shift < 3 && coarseBit % 8 !== 0) throw new RangeError(`coarse bit ${coarseBit} is no multiple of 8`)
-    this.kernels.refine(src.ptr, coarseBit, shift, dst.ptr, fineBits)
-  }
-
-  coarsen(src: Lane, fineBits: number, shift: number, dst: Lane, dstBit: number): void {
-    this.#holdsBits(dst, dstBit, shift, src, fineBits)
-    this.kernels.coarsen(src.ptr, fineBits, shift, dst.ptr, dstBit)
-  }
-
-  /** Granularities go from 2^9 to 2^31, so two of them differ by 2^22 at most. */
-  #holdsBits(coarse: Lane, coarseBit: number, shift: number, fine: Lane, fineBits: number): void {
-    wholeNumber('shift', shift, 1, 22)
-    wholeNumber('fineBits', fineBits, 0, MAX_CALL_BITS)
-    wholeNumber('coarseBit', coarseBit, 0, MAX_CALL_BITS)
-    this.#holds(coarse, Math.ceil((coarseBit + Math.ceil(fineBits / 2 ** shift)) / 8))
-    this.#holds(fine, Math.ceil(fineBits / 8))
-  }
-
-  /** Kernels do not check: a wrong length or address would read and write another lane's bits. */
-  #holds(lane: Lane, byteLength: number): void {
-    const { ptr, bytes } = lane
-    if (bytes.buffer !== this.#buffer || bytes.byteOffset !== ptr) {
-      throw new RangeError('the lane is not one of this engine')
-    }
-    wholeNumber('byteLength', byteLength, 0, bytes.byteLength)
-  }
-}
-
-function align(ptr: number): number {
-  return Math.ceil(ptr / 16) * 16
+  return new WasmEngine(arenaBytes)
 }

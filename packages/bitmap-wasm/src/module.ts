@@ -48,8 +48,26 @@ export interface Kernels {
   intersection(dst: number, src: number, length: number): void
   difference(dst: number, src: number, length: number): void
   xor(dst: number, src: number, length: number): void
+  complement(dst: number, bits: number): void
   maskTail(dst: number, bits: number, length: number): void
   count(src: number, length: number): number
+  countRange(src: number, firstBit: number, bits: number): number
+  mergeCount(operation: number, dst: number, src: number, length: number): number
+  equals(a: number, b: number, length: number): number
+  firstViolation(a: number, b: number, bits: number): number
+  nextBit(src: number, from: number, bits: number, value: number): number
+  fillRange(dst: number, firstBit: number, bits: number, value: number): void
+  paint(
+    src: number,
+    extents: number,
+    after: number,
+    first: number,
+    bits: number,
+    granularity: number,
+    limit: number,
+    dst: number,
+    value: number,
+  ): number
   edges(
     src: number,
     bits: number,
@@ -59,12 +77,22 @@ export interface Kernels {
     out: number,
     maxEdges: number,
   ): number
-  refine(src: number, coarseBit: number, shift: number, dst: number, fineBits: number): void
+  /** `position`: of the first fine bit, from the first one of src's first coarse bit. */
+  refine(src: number, position: number, shift: number, dst: number, fineBits: number): void
+  refineMerge(
+    operation: number,
+    src: number,
+    position: number,
+    shift: number,
+    dst: number,
+    fineBits: number,
+  ): void
   coarsen(src: number, fineBits: number, shift: number, dst: number, dstBit: number): void
   readonly lastConsumed: WebAssembly.Global
   readonly lastEntries: WebAssembly.Global
   readonly lastBits: WebAssembly.Global
   readonly lastBit: WebAssembly.Global
+  readonly lastEnd: WebAssembly.Global
 }
 
 // Compiled once, on first use; a WebAssembly.Module holds no state, so engines can share it.

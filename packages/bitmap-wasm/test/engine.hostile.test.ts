@@ -68,13 +68,12 @@ describe('kernels', () => {
     for (const [i, call] of calls.entries()) refused(engine, call, `call ${i}`)
   })
 
-  it('refuse shifts out of 1…22, and a coarse bit within a byte for narrow ones', () => {
+  it('refuse shifts out of 1…22', () => {
     for (const shift of [0, 23, 32, 33, 64]) {
       refused(engine, () => engine.refine(a, 0, shift, b, 64), `refine ${shift}`)
       refused(engine, () => engine.coarsen(a, 64, shift, b, 0), `coarsen ${shift}`)
     }
-    for (const shift of [1, 2]) refused(engine, () => engine.refine(a, 4, shift, b, 64), 'coarse bit 4')
-    expect(() => engine.refine(a, 4, 3, b, 64)).not.toThrow()
+    for (const shift of [1, 2, 3]) expect(() => engine.refine(a, 4, shift, b, 64)).not.toThrow()
   })
 
   it('refuse a lane of another engine, whose address means something else here', () => {
