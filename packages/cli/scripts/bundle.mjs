@@ -1,5 +1,6 @@
-// One CommonJS file: Node starts it in half the time that a tree of ES modules takes. Commands are imported
-// dynamically, so each is evaluated only when it runs.
+// A CommonJS file for the command line and one for each command: Node starts them in half the time that a tree of
+// ES modules takes, and reads no more than what runs. What they share is in each of them, so nothing may depend on
+// a class or a variable being the same one in two of them.
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,10 +9,32 @@ import { build } from 'esbuild'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { version } = JSON.parse(await readFile(`${root}/package.json`, 'utf8'))
 
+/** The modules that program.ts imports when a command runs. */
+const program = await readFile(join(root, 'src/program.ts'), 'utf8')
+const commands = [...program.matchAll(/import\('\.\/commands\/([\w-]+)\.js'\)/g)].map(([, name]) => name)
+
+/** A command is loaded from its own file, when it runs. */
+const apart = {
+  name: 'commands-apart',
+  setup(bundle) {
+    bundle.onResolve({ filter: /^\.\/commands\// }, ({ path }) => ({
+      path: path.replace('./commands/', './').replace(/\.js$/, '.cjs'),
+      external: true,
+    }))
+  },
+}
+
 const { metafile } = await build({
   absWorkingDir: root,
-  entryPoints: ['src/main.ts'],
-  outfile: 'dist/tidemark.cjs',
+  entryPoints: [
+    { in: 'src/main.ts', out: 'tidemark' },
+    ...commands.map(name => ({ in: `src/commands/${name}.ts`, out: name })),
+  ],
+  outdir: 'dist',
+  outExtension: { '.js': '.cjs' },
+  plugins: [apart],
+  // Else esbuild would leave import() as it is, and Node would start its ES module loader for it.
+  supported: { 'dynamic-import': false },
   bundle: true,
   platform: 'node',
   format: 'cjs',

@@ -37,7 +37,7 @@ export function describeError(error: unknown): ShownError {
   }
   const { code, details, evidence } = error as { code?: unknown; details?: object; evidence?: object }
   const known = { message: error.message, details: { ...details, ...evidence } }
-  if (error instanceof UsageError) {
+  if (code === 'usage') {
     return { ...known, code: 'usage', status: exitStatus.usage }
   }
   if (typeof code !== 'string') {

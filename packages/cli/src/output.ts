@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream'
+import { toKebab } from '@tidemark/planner'
 import pc from 'picocolors'
 
 import { CommandError, describeError } from './errors.js'
@@ -89,7 +90,8 @@ export class Output {
     const { code, message, details } = describeError(error)
     if (this.format === 'json') {
       const warnings = this.#held.length === 0 ? {} : { warnings: this.#held.splice(0) }
-      const json = JSON.stringify({ error: { ...details, ...warnings, code, message } }, jsonValue)
+      const evidence = toKebab(details) as Record<string, unknown>
+      const json = JSON.stringify({ error: { ...evidence, ...warnings, code, message } }, jsonValue)
       this.#stderr.write(`${printableJson(json)}\n`)
       return
     }
