@@ -135,10 +135,25 @@ describe('names', () => {
     writeQcow2(join(now, 'base.qcow2'))
     writeQcow2(join(now, 'mid.qcow2'), { backingFile: `${then}/base.qcow2`, backingFormat: 'qcow2' })
     writeQcow2(join(now, 'top.qcow2'), { backingFile: 'mid.qcow2', backingFormat: 'qcow2' })
-    const open = fileOpener(path => path.replace(then, now))
+    const open = fileOpener({ mapPath: path => path.replace(then, now) })
     const layers = await chain(`${then}/top.qcow2`, { open })
     expect(layers.map(({ filename, namedAs }) => [filename, namedAs])).toEqual(
       ['top', 'mid', 'base'].map(name => [join(now, `${name}.qcow2`), `${then}/${name}.qcow2`]),
+    )
+  })
+
+  it('mapped one by one: a rule for a file goes before the folder of the image above', async () => {
+    const [here, there] = [folder(), folder()]
+    writeQcow2(join(there, 'base.qcow2'))
+    writeQcow2(join(here, 'top.qcow2'), { backingFile: 'base.qcow2', backingFormat: 'qcow2' })
+    const rules: Record<string, string> = {
+      '/then/top.qcow2': join(here, 'top.qcow2'),
+      '/then/base.qcow2': join(there, 'base.qcow2'),
+    }
+    const open = fileOpener({ mapPath: path => rules[path] ?? path })
+    const layers = await chain('/then/top.qcow2', { open })
+    expect(layers.map(({ filename, namedAs }) => [filename, namedAs])).toEqual(
+      ['top', 'base'].map(name => [rules[`/then/${name}.qcow2`], `/then/${name}.qcow2`]),
     )
   })
 

@@ -44,6 +44,7 @@ const storages: { name: string; open(): Promise<ImageStorage>; skip?: boolean }[
     open: async () => memoryStorage(new Uint8Array([9, ...content, 9]).subarray(1, SIZE + 1)),
   },
   { name: 'file', open: () => openFile(written('file')) },
+  { name: 'file, on this thread', open: () => openFile(written('blocking'), { blocking: true }) },
   { name: `block device${label}`, open: () => openFile(device!), skip: device === undefined },
 ]
 

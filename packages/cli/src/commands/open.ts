@@ -20,7 +20,10 @@ export async function withChain<T>(
   use: (layers: readonly [ChainLayer, ...ChainLayer[]]) => Promise<T>,
 ): Promise<T> {
   if (file === '') throw new UsageError('the name of the image is empty')
-  const layers = await openChain({ name: file, format: options.format }, { open: fileOpener(), ...options })
+  const layers = await openChain(
+    { name: file, format: options.format },
+    { open: fileOpener({ blocking: true }), ...options },
+  )
   try {
     for (const { filename, storage, format } of layers) {
       // A raw image has no metadata that could be torn; qemu-img takes it too.

@@ -107,7 +107,7 @@ async function makePlan(
 ): Promise<BackupPlan> {
   const { domain, checkpoints } = loaded
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
-  const images = await openDomainImages(domain, { engine, mapRules, targets: options.disk })
+  const images = await openDomainImages(domain, { engine, mapRules, targets: options.disk, blocking: true })
   try {
     const facts = { domain, checkpoints, chains: images.chains }
     const request = { incremental, disks: options.disk }

@@ -24,6 +24,8 @@ export interface OpenImagesOptions {
   readonly engine: BitmapEngine
   /** Images copied elsewhere: where the paths of the XML are now. */
   readonly mapRules?: readonly MapRule[]
+  /** Read on the calling thread: for a program that does nothing else (see `openFile`). */
+  readonly blocking?: boolean
   /** Only these targets (default: every disk with a file or device). */
   readonly targets?: readonly string[] | undefined
 }
@@ -74,7 +76,11 @@ async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Prom
   const backing = disk.backingStore?.map(({ source, format }) => ({ name: source ?? '', format }))
   return openChain(
     { name: disk.source!, format: disk.format ?? 'raw' },
-    { open: fileOpener(path => mapSource(rules, path)), engine: options.engine, backing },
+    {
+      open: fileOpener({ mapPath: path => mapSource(rules, path), blocking: options.blocking === true }),
+      engine: options.engine,
+      backing,
+    },
   )
 }
 

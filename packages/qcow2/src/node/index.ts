@@ -1,3 +1,3 @@
-export { openFile } from './file-storage.js'
+export { type OpenFileOptions, openFile } from './file-storage.js'
 export { type ImageLocks, readLocks } from './locks.js'
-export { fileOpener } from './opener.js'
+export { type FileOpenerOptions, fileOpener } from './opener.js'

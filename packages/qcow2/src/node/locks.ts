@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises'
+import { readFileSync, statSync } from 'node:fs'
 import { openError } from './file-storage.js'
 
 // QEMU's bytes (block/file-posix.c): a permission that is held is a read lock on 100 + its number, one that must
@@ -28,16 +28,20 @@ export interface ImageLocks {
  * @throws {Qcow2Error} `image-missing`, or `read-failed` when it cannot be looked at
  */
 export async function readLocks(path: string): Promise<ImageLocks> {
-  const { dev, ino } = await stat(path).catch(cause => {
+  let file: { dev: number; ino: number }
+  try {
+    file = statSync(path)
+  } catch (cause) {
     throw openError(path, cause)
-  })
+  }
   let text: string
   try {
-    text = await readFile('/proc/locks', 'ascii')
+    // No disk behind it.
+    text = readFileSync('/proc/locks', 'ascii')
   } catch {
     return { known: false, writer: false }
   }
-  return { known: true, writer: holdsWriter(text, deviceKeys(dev), ino) }
+  return { known: true, writer: holdsWriter(text, deviceKeys(file.dev), file.ino) }
 }
 
 /** `MAJOR:MINOR` in hex, as /proc/locks writes it. */

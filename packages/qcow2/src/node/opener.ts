@@ -1,19 +1,24 @@
 import { dirname, isAbsolute, join } from 'node:path'
 import type { ImageOpener } from '../chain/open-chain.js'
-import { openFile } from './file-storage.js'
+import { type OpenFileOptions, openFile } from './file-storage.js'
+
+export interface FileOpenerOptions extends OpenFileOptions {
+  /** Where an image is now, given the path by which the domain or an image knows it. Default: there. */
+  readonly mapPath?: (path: string) => string
+}
 
 /**
  * Opens local regular files and block devices: the top as the caller names it, backing files as QEMU does,
  * relative to the folder of the image that names them.
- *
- * @param mapPath where an image is now, given the path by which the domain or an image knows it (default: there)
  */
-export function fileOpener(mapPath: (path: string) => string = path => path): ImageOpener {
+export function fileOpener(options: FileOpenerOptions = {}): ImageOpener {
+  const { mapPath = (path: string) => path } = options
   return async (path, { from }) => {
-    const namedAs = from === undefined || isAbsolute(path) ? path : join(dirname(from.namedAs), path)
-    // A relative name means the folder where the image above really is; mapping its meaning gives the same place.
-    const filename =
-      from === undefined || isAbsolute(path) ? mapPath(path) : join(dirname(from.filename), path)
-    return { storage: await openFile(filename), filename, namedAs }
+    const relative = from !== undefined && !isAbsolute(path)
+    const namedAs = relative ? join(dirname(from.namedAs), path) : path
+    const mapped = mapPath(namedAs)
+    // A relative name means the folder where the image above is now, unless a rule speaks of this very file.
+    const filename = relative && mapped === namedAs ? join(dirname(from.filename), path) : mapped
+    return { storage: await openFile(filename, options), filename, namedAs }
   }
 }
