@@ -1,0 +1,53 @@
+import { closeSync, openSync, readSync, rmSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
+import { type Command, jsonOf, outputTo, qemuImg, tidemark } from './command.js'
+
+interface Info {
+  'format-specific': {
+    data: { bitmaps: { name: string; granularity: number; flags: string[]; 'dirty-bytes'?: number }[] }
+  }
+}
+
+/** @throws Error where qemu-img and tidemark list other bitmaps */
+export function sameBitmaps(file: string): void {
+  const listed = (command: Command) =>
+    (jsonOf(command) as Info)['format-specific'].data.bitmaps.map(({ name, granularity, flags }) => ({
+      name,
+      granularity,
+      flags,
+    }))
+  const ours = listed(tidemark('info', '--output', 'json', file))
+  const theirs = listed(qemuImg('info', '--output=json', file))
+  if (!isDeepStrictEqual(ours, theirs)) throw new Error(`${file}: info differs from qemu-img's`)
+}
+
+/** @throws Error where the bitmap that the peer left says otherwise; without a peer nothing is compared */
+export function sameDirtyBytes(file: string | undefined, name: string, expected: number): void {
+  if (file === undefined) return
+  const { bitmaps } = (jsonOf(tidemark('info', '--count', '--output', 'json', file)) as Info)[
+    'format-specific'
+  ].data
+  const dirty = bitmaps.find(bitmap => bitmap.name === name)?.['dirty-bytes']
+  if (dirty !== expected) throw new Error(`${file}: ${name} has ${dirty} dirty bytes, not ${expected}`)
+}
+
+/** Sums the lengths of the extents that a `map --format ndjson --dirty` prints, as the text goes by. */
+export function countDirtyBytes(command: Command, scratchFile: string): number {
+  outputTo(command, scratchFile)
+  const fd = openSync(scratchFile, 'r')
+  const piece = Buffer.alloc(1 << 20)
+  let rest = ''
+  let total = 0
+  try {
+    for (let read = readSync(fd, piece); read > 0; read = readSync(fd, piece)) {
+      const lines = (rest + piece.toString('latin1', 0, read)).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) if (line !== '') total += (JSON.parse(line) as { length: number }).length
+    }
+  } finally {
+    closeSync(fd)
+    rmSync(scratchFile)
+  }
+  if (rest !== '') throw new Error('the last line is not whole')
+  return total
+}

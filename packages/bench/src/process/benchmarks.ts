@@ -1,0 +1,173 @@
+import { copyFileSync, rmSync } from 'node:fs'
+import { countDirtyBytes, sameBitmaps, sameDirtyBytes } from './answers.js'
+import { bareNode, type Command, qemuImg, tidemark } from './command.js'
+import type { Gallery, ImageName } from './images.js'
+
+/** What a target asks: a share of the peer's time, a peak in bytes. */
+export interface ProcessTarget {
+  /** tidemark's time ÷ the peer's, at most. */
+  share?: number
+  /** At most so many bytes of resident memory. */
+  peakBytes?: number
+}
+
+/** The command as a whole process against another. */
+export interface ProcessBenchmark {
+  name: string
+  title: string
+  image?: ImageName
+  tidemark(file: string): Command
+  /** Who does the same work, or the nearest to it; none where only memory is looked at. */
+  peer?: {
+    name: string
+    command(file: string): Command
+    /** It changes the image: each run has a fresh copy. */
+    writes?: boolean
+    /** One run only, and none in a quick one: it takes a minute. */
+    slow?: boolean
+  }
+  /** Both answers, outside the timer. @throws Error where they differ */
+  check?(gallery: Gallery, files: { image: string; afterPeer: string | undefined }): void
+  target?: ProcessTarget
+  /** Runs of each; start-up is short, so it needs more. */
+  rounds?: number
+}
+
+const MB = 1e6
+const info = (file: string) => tidemark('info', '--output', 'json', file)
+const qemuInfo = { name: 'qemu-img info', command: (file: string) => qemuImg('info', '--output=json', file) }
+const merge = (source: string, destination: string) => ({
+  name: 'qemu-img bitmap --merge',
+  command: (file: string) => qemuImg('bitmap', '--merge', source, file, destination),
+  writes: true,
+})
+const map = (file: string, names: readonly string[], ...args: string[]) =>
+  tidemark('map', file, ...names.flatMap(name => ['--bitmap', name]), ...args)
+const ofInfo: ProcessBenchmark['check'] = (_, { image }) => sameBitmaps(image)
+
+export const processBenchmarks: readonly ProcessBenchmark[] = [
+  {
+    name: 'start-version',
+    title: 'start-up: --version',
+    tidemark: () => tidemark('--version'),
+    peer: { name: 'node -e 0', command: () => bareNode },
+    target: { share: 1.7 },
+    rounds: 31,
+  },
+  {
+    name: 'start-info',
+    title: 'start-up: info on a small image',
+    image: 'small',
+    tidemark: file => tidemark('info', file),
+    peer: { name: 'node -e 0', command: () => bareNode },
+    target: { share: 2 },
+    rounds: 31,
+  },
+  {
+    name: 'info-1t',
+    title: 'info, 1 TiB, two bitmaps of 64 KiB granularity (2 MiB each)',
+    image: '1t',
+    tidemark: info,
+    peer: qemuInfo,
+    check: ofInfo,
+    rounds: 15,
+  },
+  {
+    name: 'info-16t',
+    title: 'info, 16 TiB, two bitmaps of 64 KiB granularity (32 MiB each)',
+    image: '16t',
+    tidemark: info,
+    peer: qemuInfo,
+    check: ofInfo,
+    target: { share: 0.3 },
+    rounds: 15,
+  },
+  {
+    name: 'info-512m',
+    title: 'info, 16 TiB, two bitmaps of 4 KiB granularity (512 MiB each)',
+    image: '16t-512m',
+    tidemark: info,
+    peer: qemuInfo,
+    check: ofInfo,
+    target: { share: 0.03, peakBytes: 70 * MB },
+  },
+  {
+    name: 'info-10000',
+    title: 'info, 10,000 bitmaps',
+    image: '10000-bitmaps',
+    tidemark: info,
+    peer: qemuInfo,
+    check: ofInfo,
+  },
+  {
+    name: 'info-65535',
+    title: 'info, 65,535 bitmaps',
+    image: '65535-bitmaps',
+    tidemark: info,
+    peer: { ...qemuInfo, slow: true },
+    target: { share: 0.01 },
+  },
+  {
+    name: 'union-extents',
+    title: 'union of two 512 MiB bitmaps, as extents',
+    image: '16t-512m',
+    tidemark: file => map(file, ['a', 'b'], '--output', 'json'),
+    peer: merge('b', 'a'),
+    check: (gallery, { image, afterPeer }) => {
+      const dirty = countDirtyBytes(
+        map(image, ['a', 'b'], '--dirty', '--format', 'ndjson'),
+        gallery.path('map'),
+      )
+      sameDirtyBytes(afterPeer, 'a', dirty)
+    },
+    target: { share: 0.15, peakBytes: 80 * MB },
+  },
+  {
+    name: 'union-bytes',
+    title: 'union of two 512 MiB bitmaps, counted',
+    image: '16t-512m',
+    tidemark: file => map(file, ['a', 'b'], '--count'),
+    peer: merge('b', 'a'),
+    target: { share: 0.15, peakBytes: 80 * MB },
+  },
+  {
+    name: 'alternating',
+    title: 'alternating 4 KiB bitmap (512 MiB) united into a 64 KiB one',
+    image: '16t-alternating',
+    tidemark: file => map(file, ['fine', 'coarse'], '--granularity', '64k', '--output', 'json'),
+    peer: { ...merge('fine', 'coarse'), slow: true },
+    check: (gallery, { image, afterPeer }) => {
+      const united = map(image, ['fine', 'coarse'], '--granularity', '64k', '--dirty', '--format', 'ndjson')
+      sameDirtyBytes(afterPeer, 'coarse', countDirtyBytes(united, gallery.path('map')))
+    },
+    target: { share: 0.03 },
+  },
+  {
+    name: 'count-31',
+    title: 'info --count, 31 bitmaps of 512 MiB',
+    image: '16t-31x512m',
+    tidemark: file => tidemark('info', '--count', '--output', 'json', file),
+    target: { peakBytes: 80 * MB },
+    rounds: 1,
+  },
+  {
+    name: 'map-31',
+    title: 'map, 31 bitmaps of 512 MiB united',
+    image: '16t-31x512m',
+    tidemark: file =>
+      map(
+        file,
+        Array.from({ length: 31 }, (_, i) => `b${i}`),
+        '--output',
+        'json',
+      ),
+    target: { peakBytes: 80 * MB },
+    rounds: 1,
+  },
+]
+
+/** A fresh copy of an image, settled on disk so that its writing is not in the next one's time. */
+export function freshCopy(from: string, to: string): void {
+  rmSync(to, { force: true })
+  copyFileSync(from, to)
+}
