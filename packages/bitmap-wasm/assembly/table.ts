@@ -6,8 +6,10 @@
 //   bits 56–63 reserved, 0
 //
 // Neighbours of one kind are joined into runs, so that a reader issues one request for clusters that lie side
-// by side. Run record (32 bytes): 0 f64 hostOffset (data: where it begins; invalid: the entry's offset part)
-//   8 u32 kind   12 u32 firstEntry   16 u32 count   20 u32 violations   24 u64 the raw entry where invalid
+// by side. Runs are written as columns, each with room for maxRuns of them; 32 bytes a run:
+//
+//   f64 hostOffset (data: where it begins; invalid: the entry's offset part)
+//   u64 raw, the entry that it begins with    u32 firstEntry    u32 count    u32 kind    u32 violations
 import { be64 } from './bytes'
 
 export const RUN_RECORD_BYTES: u32 = 32
@@ -40,47 +42,89 @@ export function decodeTable(
   src: usize, entries: u32, firstEntry: u32, clusterBits: u32, bitmapBytes: f64, fileBytes: f64,
   out: usize, maxRuns: u32
 ): u32 {
-  const clusterBytes: f64 = <f64>(<u64>1 << <u64>clusterBits)
+  const clusterSize = <u64>1 << <u64>clusterBits
+  const clusterBytes = <f64>clusterSize
+  const raws = out + (<usize>maxRuns << 3)
+  const firsts = out + (<usize>maxRuns << 4)
+  const counts = firsts + (<usize>maxRuns << 2)
+  const kinds = counts + (<usize>maxRuns << 2)
+  const masks = kinds + (<usize>maxRuns << 2)
   let runs: u32 = 0
-  let kind: u32 = RUN_INVALID
-  let nextOffset: f64 = -1
   let i: u32 = 0
-  for (; i < entries; i++) {
-    const raw = be64(src + (<usize>i << 3))
+  while (i < entries && runs < maxRuns) {
+    const ptr = src + (<usize>i << 3)
+    const raw = be64(ptr)
     const host = raw & TABLE_OFFSET_MASK
     const hostOffset = <f64>host
     let violations: u32 = 0
     if (raw & TABLE_RESERVED_MASK) violations |= TABLE_RESERVED_BITS
     if (host != 0) {
       if (raw & TABLE_ALL_ONES) violations |= TABLE_ONES_WITH_OFFSET
-      if (host & ((1 << <u64>clusterBits) - 1)) violations |= TABLE_UNALIGNED
-      const needed = min(clusterBytes, max(0, bitmapBytes - <f64>(firstEntry + i) * clusterBytes))
-      if (hostOffset + needed > fileBytes) violations |= TABLE_PAST_END_OF_FILE
+      if (host & (clusterSize - 1)) violations |= TABLE_UNALIGNED
+      if (hostOffset + needed(firstEntry + i, clusterBytes, bitmapBytes) > fileBytes) {
+        violations |= TABLE_PAST_END_OF_FILE
+      }
     }
-    let entryKind: u32
-    if (violations) entryKind = RUN_INVALID
-    else if (host) entryKind = RUN_DATA
-    else entryKind = raw & TABLE_ALL_ONES ? RUN_ONES : RUN_ZEROS
-
-    const joins = entryKind == kind && entryKind != RUN_INVALID
-      && (entryKind != RUN_DATA || hostOffset == nextOffset)
-    if (joins) {
-      const count = out - RUN_RECORD_BYTES + 16
-      store<u32>(count, load<u32>(count) + 1)
+    let kind: u32
+    let n: u32
+    if (violations) {
+      kind = RUN_INVALID
+      n = 1
+    } else if (host) {
+      kind = RUN_DATA
+      n = sideBySide(ptr, entries - i, firstEntry + i, raw, clusterSize, bitmapBytes, fileBytes)
     } else {
-      if (runs == maxRuns) break
-      store<f64>(out, hostOffset)
-      store<u32>(out + 8, entryKind)
-      store<u32>(out + 12, firstEntry + i)
-      store<u32>(out + 16, 1)
-      store<u32>(out + 20, violations)
-      store<u64>(out + 24, raw)
-      out += RUN_RECORD_BYTES
-      runs++
-      kind = entryKind
+      kind = raw & TABLE_ALL_ONES ? RUN_ONES : RUN_ZEROS
+      n = alike(ptr, entries - i)
     }
-    nextOffset = hostOffset + clusterBytes
+    store<f64>(out + (<usize>runs << 3), hostOffset)
+    store<u64>(raws + (<usize>runs << 3), raw)
+    const column = <usize>runs << 2
+    store<u32>(firsts + column, firstEntry + i)
+    store<u32>(counts + column, n)
+    store<u32>(kinds + column, kind)
+    store<u32>(masks + column, violations)
+    runs++
+    i += n
   }
   lastEntries = i
   return runs
+}
+
+/** Bytes that an entry's cluster has to have: fewer where the bitmap ends in it, none behind that. */
+// @ts-ignore: decorator
+@inline function needed(entry: u32, clusterBytes: f64, bitmapBytes: f64): f64 {
+  return min(clusterBytes, max(0, bitmapBytes - <f64>entry * clusterBytes))
+}
+
+/** How many entries from the first on, at most `most`, are the same as it. */
+function alike(ptr: usize, most: u32): u32 {
+  const word = load<u64>(ptr)
+  const same = i64x2.splat(word)
+  const end = ptr + (<usize>most << 3)
+  let at = ptr + 8
+  for (; at + 64 <= end; at += 64) {
+    if (v128.any_true(v128.or(
+      v128.or(v128.xor(v128.load(at), same), v128.xor(v128.load(at, 16), same)),
+      v128.or(v128.xor(v128.load(at, 32), same), v128.xor(v128.load(at, 48), same))
+    ))) break
+  }
+  while (at < end && load<u64>(at) == word) at += 8
+  return <u32>(at - ptr) >> 3
+}
+
+/** How many entries from the first on, which is valid, name clusters side by side that are there. */
+function sideBySide(
+  ptr: usize, most: u32, firstEntry: u32, raw: u64, clusterSize: u64, bitmapBytes: f64, fileBytes: f64
+): u32 {
+  const size = <u64>fileBytes
+  let n: u32 = 1
+  let next = raw + clusterSize
+  for (; n < most; n++, next += clusterSize) {
+    if (be64(ptr + (<usize>n << 3)) != next) break
+    // Below the file's end there are no reserved bits; near it not all of the cluster may be needed.
+    if (next + clusterSize > size
+      && <f64>next + needed(firstEntry + n, <f64>clusterSize, bitmapBytes) > fileBytes) break
+  }
+  return n
 }

@@ -1,5 +1,6 @@
 import { imageGeometry, wholeNumber } from './check.js'
 import type { BitmapEngine } from './engine.js'
+import { BitmapFormatError } from './errors.js'
 import { wasmConstant } from './module.js'
 import { type EntryViolation, nameEntryViolations } from './violations.js'
 
@@ -52,14 +53,20 @@ export interface DirectoryGeometry {
  *
  * @param bytes the directory, as long as the extension says or as long as it could be read
  * @param bitmapCount `nb_bitmaps`, as written
+ * @param options.strict throw at the first violation instead of reporting it (default false)
  * @throws RangeError for a geometry that no image has, a count that is no whole number, a full arena
+ * @throws {BitmapFormatError} only if strict: `directory-entry` for the first entry with violations (extra data too,
+ *   which is legal by the specification, but QEMU refuses the image), `directory-short` for fewer entries than
+ *   `bitmapCount`, `directory-size` for bytes behind the last one
  */
 export function parseBitmapDirectory(
   engine: BitmapEngine,
   bytes: Uint8Array,
   bitmapCount: number,
   geometry: DirectoryGeometry,
+  options: { readonly strict?: boolean } = {},
 ): DirectoryEntry[] {
+  const { strict = false } = options
   imageGeometry(geometry)
   wholeNumber('virtualSize', geometry.virtualSize)
   wholeNumber('bitmapCount', bitmapCount)
@@ -93,27 +100,41 @@ export function parseBitmapDirectory(
       // Fewer than 24 bytes are left: no entry begins there.
       if (count === 0) break
       for (let i = 0; i < count; i++) {
-        const entry = decodeRecord(records, i * recordBytes, entries.length, bytes, decoder)
+        const entry = decodeRecord(records, i * recordBytes, entries.length, bytes, 0, decoder)
+        if (strict && entry.violations.length > 0) {
+          throw new BitmapFormatError('directory-entry', entry.index, entry.entryOffset, entry.violations)
+        }
         truncated = entry.violations.includes('truncated')
         entries.push(entry)
       }
       position += engine.kernels.lastConsumed.value as number
     }
+    if (strict && entries.length < bitmapCount) {
+      throw new BitmapFormatError('directory-short', entries.length, position)
+    }
+    if (strict && position < bytes.byteLength) {
+      throw new BitmapFormatError('directory-size', entries.length, position)
+    }
     return entries
   })
 }
 
-// Offsets as in assembly/directory.ts.
-function decodeRecord(
+/**
+ * One record as an object; offsets as in assembly/directory.ts.
+ *
+ * @param bytes of the directory, from `base` on, of which name and extra data become views
+ */
+export function decodeRecord(
   records: DataView,
   at: number,
   index: number,
   bytes: Uint8Array,
+  base: number,
   decoder: TextDecoder,
 ): DirectoryEntry {
   const entryOffset = records.getFloat64(at + 8, true)
   const flags = records.getUint32(at + 28, true)
-  const extraStart = entryOffset + 24
+  const extraStart = entryOffset - base + 24
   const nameStart = extraStart + records.getUint32(at + 32, true)
   const nameBytes = bytes.subarray(nameStart, nameStart + records.getUint32(at + 40, true))
   return {

@@ -1,4 +1,5 @@
 export { type DirectoryEntry, type DirectoryGeometry, parseBitmapDirectory } from './directory.js'
+export { DirectoryReader, type DirectoryReaderOptions, type DirectoryRecords } from './directory-reader.js'
 export {
   type BitmapEngine,
   createEngine,
@@ -6,9 +7,18 @@ export {
   type Lane,
   type MergeOperation,
 } from './engine.js'
+export { type BitmapFormatCode, BitmapFormatError } from './errors.js'
 export { type BitmapsExtension, bitmapLimits, parseBitmapsExtension } from './extension.js'
-export { ExtentExtractor } from './extents.js'
-export { createTableDecoder, type TableDecoder, type TableGeometry, type TableRun } from './table.js'
+export { type Extent, ExtentExtractor, type ExtentOptions, extentsOf } from './extents.js'
+export { ExtentPainter, type PaintedWindow, type PaintWindow, paintExtents } from './paint.js'
+export {
+  createTableDecoder,
+  type TableDecoder,
+  type TableGeometry,
+  type TableRun,
+  type TableRuns,
+  tableRunKinds,
+} from './table.js'
 export {
   type EntryViolation,
   type ExtensionViolation,

@@ -29,6 +29,18 @@ export function randomBits(bytes: Uint8Array, random: (limit: number) => number)
   return bytes
 }
 
+export const densities = ['none', 'sparse', 'half', 'dense', 'full', 'alternating'] as const
+export type Density = (typeof densities)[number]
+
+/** Fills with bits of one density. */
+export function patterned(bytes: Uint8Array, density: Density, random: (limit: number) => number): void {
+  const share = { none: 0, sparse: 4, half: 128, dense: 252, full: 256, alternating: 0 }[density]
+  for (let i = 0; i < bytes.length; i++) {
+    if (density === 'alternating') bytes[i] = 0x55
+    else for (let bit = 0; bit < 8; bit++) setBit(bytes, i * 8 + bit, random(256) < share ? 1 : 0)
+  }
+}
+
 /** Much faster than expect().toEqual() on typed arrays, and says where. */
 export function sameBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
   if (actual.length !== expected.length)
