@@ -54,26 +54,39 @@ export function paint(
   src: usize, extents: u32, after: f64, first: f64, bits: u32, granularity: f64, limit: f64, dst: usize, value: u32
 ): i32 {
   const end = first + <f64>bits
-  lastEnd = after
-  for (let i: u32 = 0; i < extents; i++, src += 16) {
+  // The inverse of a power of two is exact, and a multiplication takes a third of a division's time.
+  const isPower = (reinterpret<u64>(granularity) & 0xfffffffffffff) == 0
+  const inverse = 1 / granularity
+  let last = after
+  let i: u32 = 0
+  for (; i < extents; i++, src += 16) {
     const from = load<f64>(src)
     const to = load<f64>(src, 8)
     // Written so that a NaN fails.
-    if (!(from >= lastEnd && from < to && to <= limit) || floor(from) != from || floor(to) != to) return -1 - <i32>i
+    if (!(from >= last && from < to && to <= limit) || floor(from) != from || floor(to) != to) return -1 - <i32>i
     // Exact: the quotient of two whole numbers below 2^53 is never rounded up to a whole number.
+    const begins = isPower ? from * inverse : from / granularity
+    const ends = isPower ? to * inverse : to / granularity
     let low: f64, high: f64
     if (value) {
-      low = floor(from / granularity)
-      high = ceil(to / granularity)
+      low = floor(begins)
+      high = ceil(ends)
     } else {
-      low = ceil(from / granularity)
-      high = to == limit ? ceil(to / granularity) : floor(to / granularity)
+      low = ceil(begins)
+      high = to == limit ? ceil(ends) : floor(ends)
     }
-    if (low >= end) return i
+    if (low >= end) break
     low = max(low, first)
-    if (low < high) fillRange(dst, <u32>(low - first), <u32>(min(high, end) - low), value)
-    if (high > end) return i
-    lastEnd = to
+    if (low < high) {
+      const bit = <u32>(low - first)
+      const some = <u32>(min(high, end) - low)
+      // Short ones by whole words, each at its place: what was just written comes back without a stall.
+      if ((bit & 63) + some <= 64) setWord(dst + (bit >> 6 << 3), (~(<u64>0) >> (64 - some)) << (bit & 63), value)
+      else fillRange(dst, bit, some, value)
+    }
+    if (high > end) break
+    last = to
   }
-  return extents
+  lastEnd = last
+  return i
 }

@@ -212,6 +212,7 @@ class Records implements DirectoryRecords {
   readonly #f64: Float64Array
   readonly #u32: Uint32Array
   readonly #u8: Uint8Array
+  readonly #view: DataView
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
 
   constructor(window: Lane, out: Lane) {
@@ -220,6 +221,7 @@ class Records implements DirectoryRecords {
     this.#f64 = new Float64Array(buffer, out.ptr, byteLength / 8)
     this.#u32 = new Uint32Array(buffer, out.ptr, byteLength / 4)
     this.#u8 = out.bytes
+    this.#view = new DataView(buffer, out.ptr, byteLength)
   }
 
   set(count: number, firstIndex: number, base: number, held: number): void {
@@ -284,10 +286,8 @@ class Records implements DirectoryRecords {
 
   entry(record: number): DirectoryEntry {
     if (!(record >= 0 && record < this.count)) throw new RangeError(`no record ${record} of ${this.count}`)
-    const { buffer, byteOffset, byteLength } = this.#u8
-    const view = new DataView(buffer, byteOffset, byteLength)
     const entry = decodeRecord(
-      view,
+      this.#view,
       record * 48,
       this.firstIndex + record,
       this.#held,
