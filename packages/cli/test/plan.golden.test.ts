@@ -58,6 +58,11 @@ describe.each(checkpoints)("the example's plan since %s", checkpoint => {
   })
 })
 
+it("the README's screen is what npm start shows", () => {
+  const shown = readFileSync(join(top, 'packages/cli/test/golden/monday.human.txt'), 'utf8')
+  expect(readFileSync(join(top, 'README.md'), 'utf8')).toContain(`\n${shown}`)
+})
+
 describe('the bitmaps of the example', () => {
   it.each(
     Object.entries(maps).flatMap(([image, bitmaps]) => Object.keys(bitmaps).map(name => [image, name])),

@@ -21,6 +21,15 @@ export interface DomainDisk {
    * Undefined: the XML does not say. Empty: an empty `<backingStore/>`, so the chain ends at the top.
    */
   readonly backingStore: readonly BackingStore[] | undefined
+  /**
+   * The last `<backingStore>` has no empty one below it, so libvirt finds out what follows from that image itself.
+   * Absent: the chain ends with the last.
+   */
+  readonly backingStoreGoesOn?: boolean
+  /** `<transient/>`: what the guest writes is thrown away at shutdown, and libvirt runs no backup of it. */
+  readonly transient?: boolean
+  /** `<slices>`: the disk is a part of the file only, which cannot be read offline. */
+  readonly sliced?: boolean
 }
 
 export interface BackingStore {

@@ -279,7 +279,7 @@ describe('which disks', () => {
     const plan = planBackup(facts, { incremental: 'cp1' })
     expect(plan.disks.map(({ target }) => target)).toEqual(['vdb', 'vda'])
     expect(plan.skipped).toEqual([
-      { target: 'sda', why: 'not-a-disk' },
+      { target: 'sda', why: 'read-only' },
       { target: 'sdb', why: 'empty' },
     ])
     expect(planExitStatus(plan)).toBe(10)

@@ -39,11 +39,12 @@ describe.skipIf(!haveCases)(`libvirt's backup merge cases${casesNote}`, () => {
   it.each(BACKUP)('%s/%s gives %s', (name, bitmap, output) => {
     const chain = readChain(name)
     const vda = disk('vda', chain[0]!.filename)
+    const began = chain.findLast(({ bitmaps }) => bitmaps.some(({ name }) => name === bitmap)) ?? chain[0]!
     const plan = planBackup(
       {
         domain: domain([vda]),
-        // Without a <domain>: these cases ask for the algorithm alone.
-        checkpoints: [checkpoint(bitmap)],
+        // The bitmap began in the deepest layer that has it: these cases ask for the algorithm alone.
+        checkpoints: [checkpoint(bitmap, { domain: domain([disk('vda', began.filename)]) })],
         chains: new Map([['vda', chain]]),
       },
       { incremental: bitmap },

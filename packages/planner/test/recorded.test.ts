@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { type BackupFacts, type CheckpointFacts, type DomainDisk, planBackup } from '../src/index.js'
+import {
+  type BackupFacts,
+  type CheckpointFacts,
+  type DomainDisk,
+  planBackup,
+  planToBackupXml,
+} from '../src/index.js'
 import { checkpoint, disk, domain, layer } from './facts.js'
 
 const A = '/images/a.qcow2'
@@ -59,6 +65,84 @@ describe("the checkpoint's list of disks", () => {
       mode: 'incremental',
       codes: ['bitmap-name-differs'],
     })
+  })
+})
+
+describe('the layer that was the top then', () => {
+  const S1 = '/images/a.s1'
+  const MID = '/images/mid'
+  const over = (...files: string[]) =>
+    files.map(source => ({ type: 'file', source, format: 'qcow2' }) as const)
+
+  const planChain = (chain: readonly ReturnType<typeof layer>[], then?: ReturnType<typeof disk>) => {
+    const facts: BackupFacts = {
+      domain: domain([disk('vda', chain[0]!.filename)]),
+      checkpoints: [checkpoint('cp1', then ? { domain: domain([then]) } : { domain: undefined })],
+      chains: new Map([['vda', chain]]),
+    }
+    const { mode, libvirt, reasons } = planBackup(facts, { incremental: 'cp1' }).disks[0]!
+    const causes = reasons.flatMap(each => (each.code === 'bitmap-missing' ? [each.evidence.cause] : []))
+    return [mode, libvirt, ...causes]
+  }
+
+  it('has been committed into the one below it, bitmap and all', () => {
+    const then = disk('vda', MID, { backingStore: over(A) })
+    expect(planChain([layer(S1, ['cp1']), layer(A, ['cp1'])], then)).toEqual(['incremental', 'accept'])
+    // A template below it never held the bitmap, and need not.
+    const templated = disk('vda', MID, { backingStore: over(A, '/t') })
+    expect(planChain([layer(A, ['cp1']), layer('/t', [])], templated)).toEqual(['incremental', 'accept'])
+  })
+
+  it('has gone, and the one below it lacks the bitmap: nobody knows where the changes are', () => {
+    const then = disk('vda', MID, { backingStore: over(A) })
+    expect(planChain([layer(S1, ['cp1']), layer(A, [])], then)).toEqual(['full', 'accept', 'top-then-gone'])
+  })
+
+  it('is not known without a <domain>', () => {
+    expect(planChain([layer(S1, ['cp1']), layer(A, [])])).toEqual(['full', 'accept', 'top-then-unknown'])
+    expect(planChain([layer(S1, ['cp1']), layer(A, ['cp1'])])).toEqual(['incremental', 'accept'])
+    const raw = layer('/images/base.raw', [], { format: 'raw', compat: undefined })
+    expect(planChain([layer(S1, ['cp1']), raw])).toEqual(['incremental', 'accept'])
+  })
+})
+
+describe('disks that libvirt treats apart', () => {
+  it('transient: no backup at all', () => {
+    const facts: BackupFacts = {
+      domain: domain([disk('vda', A, { transient: true })]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('vda', A)]) })],
+      chains: new Map([['vda', [layer(A, ['cp1'])]]]),
+    }
+    const plan = planBackup(facts, { incremental: 'cp1' })
+    expect(plan.disks[0]).toMatchObject({
+      mode: 'full',
+      libvirt: 'reject',
+      reasons: [{ code: 'disk-transient' }],
+    })
+    expect(planToBackupXml(plan, { mode: 'push', suffix: 's' })).toContain('<disk name="vda" backup="no"/>')
+  })
+
+  it('a part of a file: not readable by its path', () => {
+    const facts: BackupFacts = {
+      domain: domain([disk('vda', A, { sliced: true })]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('vda', A)]) })],
+      chains: new Map(),
+    }
+    expect(planBackup(facts, { incremental: 'cp1' }).disks[0]).toMatchObject({
+      mode: 'unknown',
+      reasons: [{ code: 'source-not-readable' }],
+    })
+  })
+
+  it('floppies are disks like others', () => {
+    const facts: BackupFacts = {
+      domain: domain([disk('fda', A, { device: 'floppy' })]),
+      checkpoints: [checkpoint('cp1', { domain: domain([disk('fda', A, { device: 'floppy' })]) })],
+      chains: new Map([['fda', [layer(A, ['cp1'])]]]),
+    }
+    expect(planBackup(facts, { incremental: 'cp1' }).disks).toMatchObject([
+      { target: 'fda', mode: 'incremental' },
+    ])
   })
 })
 

@@ -196,3 +196,29 @@ OVERWRITTEN AND LOST.
     expect(() => parseCheckpoint('<domain/>')).toThrow('this is not a checkpoint: <domain>')
   })
 })
+
+describe('what libvirt reads of a disk', () => {
+  const parse = (inner: string) =>
+    parseDomain(`<domain><name>d</name><devices><disk type='file'>
+      <source file='/a'/><target dev='vda'/>${inner}</disk></devices></domain>`).disks[0]!
+  const store = (inner: string) =>
+    `<backingStore type='file'><format type='qcow2'/><source file='/b'/>${inner}</backingStore>`
+
+  it('a chain that is terminated, one that goes on, and one that is not told', () => {
+    expect(parse('')).toMatchObject({ backingStore: undefined })
+    expect(parse('<backingStore/>')).toEqual(expect.not.objectContaining({ backingStoreGoesOn: true }))
+    expect(parse('<backingStore/>').backingStore).toEqual([])
+    expect(parse(store('<backingStore/>')).backingStoreGoesOn).toBeUndefined()
+    expect(parse(store(''))).toMatchObject({ backingStore: [{ source: '/b' }], backingStoreGoesOn: true })
+  })
+
+  it('transient disks, and parts of files', () => {
+    expect(parse('<transient/>').transient).toBe(true)
+    expect(parse('')).not.toHaveProperty('transient')
+    const sliced = `<source file='/a'><slices><slice type='storage' offset='65536' size='1'/></slices></source>`
+    const domain = parseDomain(
+      `<domain><name>d</name><devices><disk>${sliced}<target dev='vda'/></disk></devices></domain>`,
+    )
+    expect(domain.disks[0]!.sliced).toBe(true)
+  })
+})

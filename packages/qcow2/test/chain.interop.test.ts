@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { needs, qemuImg, tempDir, writeQcow2 } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -125,8 +125,21 @@ describe('names', () => {
     expect(shape(await chain(top))).toEqual([
       [top, 'qcow2'],
       [middle, 'qcow2'],
-      [base, 'qcow2'],
+      // As text, like QEMU: the kernel resolves it.
+      [`${at}/sub/../base.qcow2`, 'qcow2'],
     ])
+  })
+
+  it('with .. behind a symbolic link mean the folder that the kernel finds', async () => {
+    const at = folder()
+    mkdirSync(join(at, 'images'))
+    mkdirSync(join(at, 'data/vm1'), { recursive: true })
+    symlinkSync('../data/vm1', join(at, 'images/current'))
+    writeQcow2(join(at, 'data/base.qcow2'), { virtualSize: 4 * 65536 })
+    writeQcow2(join(at, 'images/base.qcow2'), { virtualSize: 8 * 65536 })
+    writeQcow2(join(at, 'data/vm1/top.qcow2'), { backingFile: '../base.qcow2', backingFormat: 'qcow2' })
+    const [, base] = await chain(join(at, 'images/current/top.qcow2'))
+    expect(base!.inspection!.virtualSize).toBe(4 * 65536)
   })
 
   it('mapped: images copied elsewhere', async () => {
@@ -155,6 +168,53 @@ describe('names', () => {
     expect(layers.map(({ filename, namedAs }) => [filename, namedAs])).toEqual(
       ['top', 'base'].map(name => [rules[`/then/${name}.qcow2`], `/then/${name}.qcow2`]),
     )
+  })
+
+  it('end at the first NUL, formats too, as QEMU reads them', async () => {
+    const at = folder()
+    writeQcow2(join(at, 'base.qcow2'))
+    writeQcow2(join(at, 'top.qcow2'), { backingFile: 'base.qcow2\0x', backingFormat: 'qcow2\0' })
+    expect(shape(await chain(join(at, 'top.qcow2')))).toEqual([
+      [join(at, 'top.qcow2'), 'qcow2'],
+      [join(at, 'base.qcow2'), 'qcow2'],
+    ])
+  })
+
+  it('of a format that nobody knows leave the chain open, not ended', async () => {
+    const at = folder()
+    writeQcow2(join(at, 'base.qcow2'))
+    writeQcow2(join(at, 'top.qcow2'), { backingFile: 'base.qcow2', backingFormat: 'QCOW2' })
+    const [, base] = await chain(join(at, 'top.qcow2'))
+    expect(base!.problem).toMatchObject({ code: 'unsupported-feature' })
+  })
+
+  it('as the caller has them may go on with what the last image says', async () => {
+    const at = folder()
+    const [top, middle, base] = ['top', 'mid', 'base'].map(name => join(at, `${name}.qcow2`)) as [
+      string,
+      string,
+      string,
+    ]
+    writeQcow2(base)
+    writeQcow2(middle, { backingFile: 'base.qcow2', backingFormat: 'qcow2' })
+    writeQcow2(top)
+    const backing = [{ name: middle, format: 'qcow2' }]
+    expect(shape(await chain(top, { backing }))).toHaveLength(2)
+    expect(shape(await chain(top, { backing, backingGoesOn: true }))).toEqual([
+      [top, 'qcow2'],
+      [middle, 'qcow2'],
+      [base, 'qcow2'],
+    ])
+  })
+
+  it('as the caller has them are paths, however they look', async () => {
+    const at = folder()
+    writeQcow2(join(at, 'top.qcow2'))
+    const deep = `json:${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`
+    const [, below] = await chain(join(at, 'top.qcow2'), { backing: [{ name: deep, format: 'qcow2' }] })
+    expect(below!.problem?.code).toMatch(/image-missing|read-failed/)
+    const [, nowhere] = await chain(join(at, 'top.qcow2'), { backing: [{ name: '', format: 'raw' }] })
+    expect(nowhere!.problem).toMatchObject({ code: 'reference-denied' })
   })
 
   it('as the caller has them, instead of what the images say', async () => {

@@ -88,7 +88,7 @@ describe('the exports', () => {
       'openFile',
       'readLocks',
     ])
-    expect(typesOf('dist/node/index.d.ts')).toEqual(['ImageLocks'])
+    expect(typesOf('dist/node/index.d.ts')).toEqual(['FileOpenerOptions', 'ImageLocks', 'OpenFileOptions'])
   })
 })
 

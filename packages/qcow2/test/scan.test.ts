@@ -14,6 +14,14 @@ async function scan(table: readonly (bigint | 'zeros' | 'ones')[], flags = 2) {
   return scanBitmapTables(await inspectImage(memoryStorage(bytes)), engine)
 }
 
+it('inspects a directory of 65,535 wrong entries without running out of stack', async () => {
+  const entry = { granularityBits: 40, flags: 0xff8, type: 9, table: [] }
+  const bitmaps = Array.from({ length: 65_535 }, (_, i) => ({ ...entry, name: `b${i}` }))
+  const { bytes } = buildQcow2({ clusterBits: 9, virtualSize: 512, bitmaps })
+  const { findings } = await inspectImage(memoryStorage(bytes))
+  expect(findings.length).toBe(3 * 65_535)
+})
+
 describe('scanBitmapTables', () => {
   it('finds nothing in a sound table', async () => {
     expect(await scan(['zeros', 'ones', 'zeros'])).toEqual([])

@@ -59,6 +59,11 @@ export function planToBackupXml(plan: BackupPlan, options: BackupXmlOptions): st
   const disks = add(root, 'disks', {})
   for (const disk of plan.disks) {
     const { target: name, mode } = disk
+    if (disk.reasons.some(({ code }) => code === 'disk-transient')) {
+      // libvirt would refuse the whole backup for it.
+      add(disks, 'disk', { name, backup: 'no' })
+      continue
+    }
     const element = add(disks, 'disk', { name, backup: 'yes', type: 'file', backupmode: mode })
     add(element, 'driver', { type: 'qcow2' })
     add(element, options.mode === 'push' ? 'target' : 'scratch', { file: newFile(plan, disk, options) })

@@ -2,6 +2,7 @@ import {
   type BitmapEngine,
   type ChainLayer,
   closeChain,
+  type Finding,
   openChain,
   type Qcow2Error,
   scanBitmapTables,
@@ -66,20 +67,25 @@ export async function openDomainImages(
 }
 
 function isLocal(disk: DomainDisk): boolean {
-  return (disk.type === 'file' || disk.type === 'block') && disk.source !== undefined && !disk.readonly
+  const file = disk.type === 'file' || disk.type === 'block'
+  return file && disk.source !== undefined && !disk.readonly && !disk.sliced
 }
 
 async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Promise<ChainLayer[]> {
   const rules = options.mapRules ?? []
   // Without <driver type> libvirt takes a disk for raw, whatever it holds. An explicit <backingStore> overrules
   // what the images say.
-  const backing = disk.backingStore?.map(({ source, format }) => ({ name: source ?? '', format }))
+  const backing = disk.backingStore?.map(({ type, source, format }) => ({
+    name: type === 'file' || type === 'block' ? (source ?? '') : '',
+    format,
+  }))
   return openChain(
     { name: disk.source!, format: disk.format ?? 'raw' },
     {
       open: fileOpener({ mapPath: path => mapSource(rules, path), blocking: options.blocking === true }),
       engine: options.engine,
       backing,
+      backingGoesOn: disk.backingStoreGoesOn === true,
     },
   )
 }
@@ -94,9 +100,12 @@ async function allFacts(layers: readonly ChainLayer[], engine: BitmapEngine): Pr
 async function layerFacts(layer: ChainLayer, engine: BitmapEngine): Promise<LayerFacts> {
   const { inspection, storage } = layer
   const directory = inspection?.bitmapDirectory
-  const inTables = inspection ? await scanBitmapTables(inspection, engine) : []
+  const inTables = new Map<string | undefined, Finding[]>()
+  for (const each of inspection ? await scanBitmapTables(inspection, engine) : []) {
+    if (each.severity === 'error') inTables.set(each.bitmap, [...(inTables.get(each.bitmap) ?? []), each])
+  }
   const bitmaps = directory?.bitmaps.map((bitmap): BitmapFacts => {
-    const wrong = inTables.filter(each => each.bitmap === bitmap.name && each.severity === 'error')
+    const wrong = inTables.get(bitmap.name) ?? []
     const pastEnd = wrong.every(({ code }) => code === 'bitmap-table-past-end-of-file')
     return {
       name: bitmap.name,

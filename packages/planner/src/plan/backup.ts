@@ -100,7 +100,6 @@ function chooseDisks({ domain }: BackupFacts, asked: readonly string[] | undefin
 
 function unusable(disk: DomainDisk | undefined): SkippedDisk['why'] | undefined {
   if (disk === undefined) return undefined
-  if (disk.device !== 'disk' && disk.device !== 'lun') return 'not-a-disk'
   if (disk.source === undefined) return 'empty'
-  return disk.readonly ? 'read-only' : undefined
+  return disk.readonly || disk.device === 'cdrom' ? 'read-only' : undefined
 }

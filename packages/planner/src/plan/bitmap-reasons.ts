@@ -4,6 +4,7 @@ import { listNames } from '../nearest.js'
 import type { Violation } from '../validity.js'
 import type { BodyError, SubsetViolation } from './measure.js'
 import { type Reason, reason, type Severity } from './reasons.js'
+import type { TopThen } from './recorded.js'
 
 /** What every message of this file speaks of. */
 export interface BitmapContext {
@@ -54,15 +55,26 @@ export function violationReason(context: BitmapContext, violation: Violation, se
   }
 }
 
-/** The layer which was the top at the checkpoint must hold the bitmap; libvirt does not look. */
-export function topThenLacksIt(context: BitmapContext, layer: number): Reason {
+/** A layer that should hold the bitmap: it was the top at the checkpoint, or may have been, or took its place. */
+export function lostLayer(context: BitmapContext, layer: number, topThen: TopThen['state']): Reason {
   const { target, bitmap } = context
-  const message =
-    `${place(context, layer)} was the top of ${target} at checkpoint '${bitmap}', so bitmap '${bitmap}' was made ` +
-    'there, and it is gone. What was written between the checkpoint and the next overlay is lost to it, yet libvirt ' +
-    `would accept: it only asks the layers above. Copy ${target} whole.`
+  const at = place(context, layer)
+  const accepts = `libvirt would accept: it only asks the layers above. Copy ${target} whole.`
+  const message = {
+    here:
+      `${at} was the top of ${target} at checkpoint '${bitmap}', so bitmap '${bitmap}' was made there, and it is ` +
+      `gone. What was written between the checkpoint and the next overlay is lost to it, yet ${accepts}`,
+    gone:
+      `The image that was the top of ${target} at checkpoint '${bitmap}' has left the chain, and ${at} has no bitmap ` +
+      `'${bitmap}'. If that image was committed into it without its bitmap (qemu-img commit), what was written in ` +
+      `between is recorded nowhere, yet ${accepts}`,
+    unknown:
+      `${at} has no bitmap '${bitmap}', and the metadata of the checkpoint does not say which image was the top of ` +
+      `${target} then. If it was this one, changes are lost, yet ${accepts}`,
+  }[topThen]
+  const cause = { here: 'top-then-lacks-it', gone: 'top-then-gone', unknown: 'top-then-unknown' } as const
   return reason('bitmap-missing', 'blocks', message, {
-    ...{ layer, filename: context.chain[layer]!.filename, bitmap, cause: 'top-then-lacks-it' },
+    ...{ layer, filename: context.chain[layer]!.filename, bitmap, cause: cause[topThen] },
     present: namesIn(context, layer),
   })
 }
@@ -89,7 +101,7 @@ export function corruptReason(context: BitmapContext, error: BodyError, severity
     error.qemuLoads === true ? 'QEMU reads it all the same, and wrongly' : 'QEMU refuses the whole image'
   const message =
     `Bitmap '${bitmap}' in ${place(context, layer)} is malformed: ${error.message}. ${opens}. Look at it with ` +
-    `tidemark check; copy ${context.target} whole.`
+    `tidemark info; copy ${context.target} whole.`
   return reason('bitmap-corrupt', severity, message, { layer, filename, bitmap, detail: error.message })
 }
 

@@ -1,9 +1,17 @@
 /** What a disk's images and bitmaps say, as they are now: libvirt's verdict, and reasons of our own. */
 import type { DomainDisk, LayerFacts } from '../facts.js'
 import { type BitmapVerdict, findBitmap, judgeBitmap, type Violation } from '../validity.js'
-import { type BitmapContext, staleReason, topThenLacksIt, violationReason } from './bitmap-reasons.js'
-import { imageInUse, layerProblem, layerSizeDiffers, notQcow2, sourceNotReadable } from './layer-reasons.js'
+import { type BitmapContext, lostLayer, staleReason, violationReason } from './bitmap-reasons.js'
+import {
+  imageInUse,
+  layerProblem,
+  layerSizeDiffers,
+  notQcow2,
+  sourceNotReadable,
+  transientDisk,
+} from './layer-reasons.js'
 import type { Reason } from './reasons.js'
+import type { TopThen } from './recorded.js'
 import type { LibvirtVerdict } from './types.js'
 
 export interface ChainVerdict {
@@ -18,8 +26,8 @@ export interface ChainQuestion {
   readonly disk: DomainDisk
   readonly chain: readonly LayerFacts[]
   readonly bitmap: string
-  /** The layer which was the top at the checkpoint, where it is known and still there. */
-  readonly topThen: number | undefined
+  /** The layer which was the top at the checkpoint. */
+  readonly topThen: TopThen
   /** The record alone forces a full backup: that the bitmap is missing too is then no news. */
   readonly ruledOut: boolean
 }
@@ -27,6 +35,7 @@ export interface ChainQuestion {
 /** Judges a chain. `reject` and `unknown` always come with a reason; `accept` may come with blocking ones. */
 export function judgeChain(question: ChainQuestion): ChainVerdict {
   const { disk, chain, bitmap } = question
+  if (disk.transient) return { libvirt: 'reject', layers: [], reasons: [transientDisk(disk)] }
   const unfit = unfitReasons(disk, chain)
   if (unfit.length > 0) {
     const certain = unfit.some(({ severity }) => severity === 'blocks')
@@ -82,12 +91,28 @@ function touchesLocked(chain: readonly LayerFacts[], violation: Violation): bool
 /** Changes that a deeper layer recorded and that the accepted layers do not have: libvirt looks no deeper. */
 function lostBelow(question: ChainQuestion, layers: readonly number[]): Reason[] {
   const { chain, bitmap, topThen } = question
+  const suspect = suspectLayer(question, layers)
   const reasons: Reason[] = []
   for (const [layer, facts] of chain.entries()) {
     if (layers.includes(layer)) continue
     if (facts.bitmapsStale && findBitmap(facts, bitmap))
       reasons.push(staleReason(context(question), layer, 'blocks'))
-    else if (layer === topThen && !facts.locked) reasons.push(topThenLacksIt(context(question), layer))
+    else if (layer === suspect && !facts.locked)
+      reasons.push(lostLayer(context(question), layer, topThen.state))
   }
   return reasons
+}
+
+/**
+ * The layer which should hold the bitmap though libvirt does not ask for it: the top then; the one that the top then
+ * was committed into, if it was not pulled up; or, where the record does not say, the first that could have been the
+ * top then. Raw images and other formats cannot: a checkpoint makes its bitmap in the top.
+ */
+function suspectLayer({ chain, topThen }: ChainQuestion, layers: readonly number[]): number | undefined {
+  if (topThen.state === 'here') return topThen.layer
+  const lacks = chain.findIndex((facts, layer) => facts.format === 'qcow2' && !layers.includes(layer))
+  if (topThen.state === 'gone' && topThen.below !== undefined) {
+    return chain[topThen.below]!.format === 'qcow2' ? topThen.below : undefined
+  }
+  return lacks < 0 ? undefined : lacks
 }

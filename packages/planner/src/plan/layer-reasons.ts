@@ -8,7 +8,7 @@ const PROBLEM_ADVICE: Record<LayerProblem['code'], string> = {
     'be read at all',
   'image-unreadable': 'cannot be read. Look at the permissions and the storage under it',
   'image-corrupt':
-    'is damaged, and QEMU refuses to open it. Run tidemark check on it; repair it or restore it before anything else',
+    'is damaged, and QEMU refuses to open it. tidemark info says what is wrong; repair it or restore it before anything else',
   'image-unsupported': 'uses a feature that is not supported here. A newer tool may be able to read it',
   'image-denied': 'was not opened, since the caller does not allow that reference. Allow it, then plan again',
   'backing-cycle':
@@ -32,7 +32,8 @@ export function sourceNotReadable(disk: DomainDisk): Reason {
   return reason(
     'source-not-readable',
     'unknown',
-    `Disk ${disk.target} (${disk.type}: ${disk.source}) cannot be read offline, so its bitmaps are not known. Plan ` +
+    `Disk ${disk.target} (${disk.type}: ${disk.source}${disk.sliced ? ', a part of it' : ''}) cannot be read offline, ` +
+      'so its bitmaps are not known. Plan ' +
       'where it can be read, ask libvirt while the domain runs, or copy the disk whole.',
     { type: disk.type },
   )
@@ -82,5 +83,16 @@ export function layerSizeDiffers(
     `The layers of ${disk.target} whose bitmaps must be merged differ in disk size (bytes: ${list}): the disk was ` +
       'resized between them, and QEMU merges only bitmaps of equal size. Copy it whole.',
     { sizes },
+  )
+}
+
+/** What the guest writes goes into an overlay that QEMU throws away; libvirt runs no block job on such a disk. */
+export function transientDisk(disk: DomainDisk): Reason {
+  return reason(
+    'disk-transient',
+    'blocks',
+    `Disk ${disk.target} (${disk.source}) is transient: what the guest writes is thrown away at shutdown, and libvirt ` +
+      'makes no backup of it. While the domain is off its image can be copied whole.',
+    { source: disk.source ?? '' },
   )
 }

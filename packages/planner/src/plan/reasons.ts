@@ -30,6 +30,7 @@ export interface ReasonEvidence {
   'disk-target-changed': { readonly checkpoint: string; readonly targetThen: string; readonly file: string }
   'checkpoint-without-domain': { readonly checkpoint: string }
   'bitmap-name-differs': { readonly checkpoint: string; readonly recorded: string }
+  'disk-transient': { readonly source: string }
   'source-not-readable': { readonly type: string }
   'not-qcow2': { readonly format: string; readonly declaredBy: 'domain' | 'image' }
   'image-missing': LayerEvidence & { readonly detail: string }
@@ -42,7 +43,7 @@ export interface ReasonEvidence {
   'image-in-use': LayerEvidence & { readonly onDisk?: string }
   /** `cause`: what is known of why. */
   'bitmap-missing': BitmapEvidence & {
-    readonly cause: 'absent' | 'v2-image' | 'top-then-lacks-it'
+    readonly cause: 'absent' | 'v2-image' | 'top-then-lacks-it' | 'top-then-gone' | 'top-then-unknown'
     readonly present: readonly string[]
   }
   'bitmap-gap': BitmapEvidence & { readonly below: LayerEvidence }

@@ -9,9 +9,20 @@ import { type Reason, reason } from './reasons.js'
 
 export interface Recorded {
   readonly reasons: readonly Reason[]
-  /** Index of the layer, in the chain now, that was the top at the checkpoint; undefined: not known or not there. */
-  readonly topThen: number | undefined
+  readonly topThen: TopThen
 }
+
+/** The layer that was the top at the checkpoint, where the bitmap began: what is known of it now. */
+export type TopThen =
+  /** Index in the chain now. */
+  | { readonly state: 'here'; readonly layer: number }
+  /**
+   * No longer in the chain: committed into the layer below it, or pulled into the one above. `below`: the highest
+   * layer of the chain now that was below it then; undefined where that is not known.
+   */
+  | { readonly state: 'gone'; readonly below: number | undefined }
+  /** The record does not say. */
+  | { readonly state: 'unknown' }
 
 /**
  * Looks a disk up in the checkpoint, by target and by files. Pure; never throws.
@@ -29,26 +40,36 @@ export function recordedDisk(
     const asNow = { target: disk.target, source: disk.source, readonly: false }
     return {
       reasons: [withoutDomain(checkpoint, disk), ...entryReasons(checkpoint, disk, asNow)],
-      topThen: undefined,
+      topThen: UNKNOWN,
     }
   }
 
   const then = matchDisk(domain.disks, disk, now)
   if (then === undefined) {
     const sameTarget = domain.disks.find(other => other.target === disk.target)
-    if (sameTarget === undefined) return { reasons: [notInCheckpoint(checkpoint, disk)], topThen: undefined }
+    if (sameTarget === undefined) return { reasons: [notInCheckpoint(checkpoint, disk)], topThen: UNKNOWN }
     // The shared file may be one that could not be seen: the image's own reason says enough.
     const changed = complete ? [sourceChanged(name, disk, sameTarget, now)] : []
-    return { reasons: changed, topThen: undefined }
+    return { reasons: changed, topThen: UNKNOWN }
   }
-  const top = filesThen(then)[0]
   return {
     reasons: [
       ...(then.target === disk.target ? [] : [targetChanged(name, disk, then, now)]),
       ...entryReasons(checkpoint, disk, then),
     ],
-    topThen: top === undefined ? undefined : now.get(top),
+    topThen: findTopThen(then, now),
   }
+}
+
+const UNKNOWN: TopThen = { state: 'unknown' }
+
+function findTopThen(then: DomainDisk, now: FilesNow): TopThen {
+  const [top, ...below] = filesThen(then)
+  if (top === undefined) return UNKNOWN
+  const layer = now.get(top)
+  if (layer !== undefined) return { state: 'here', layer }
+  const left = below.map(file => now.get(file)).filter(each => each !== undefined)
+  return { state: 'gone', below: left.length === 0 ? undefined : Math.min(...left) }
 }
 
 /** The disk of that time which is most surely this one; at equal likeness the one at the same target. */

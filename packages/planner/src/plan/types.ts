@@ -52,7 +52,7 @@ export interface DiskPlan {
 /** A disk of the domain which the plan leaves out. */
 export interface SkippedDisk {
   readonly target: string
-  readonly why: 'not-asked' | 'read-only' | 'empty' | 'not-a-disk'
+  readonly why: 'not-asked' | 'read-only' | 'empty'
 }
 
 /** Another checkpoint from which more disks would be incremental (judged without reading bitmaps' bodies). */

@@ -63,21 +63,32 @@ function readDisk(disk: Element): DomainDisk {
     format: attribute(childElement(disk, 'driver'), 'type'),
     // libvirt takes every CD-ROM for read-only, whether or not it says so.
     readonly: childElement(disk, 'readonly') !== undefined || attribute(disk, 'device') === 'cdrom',
-    backingStore: readBackingStore(disk),
+    ...readBackingStore(disk),
+    ...(childElement(disk, 'transient') === undefined ? {} : { transient: true }),
+    ...(isSliced(disk) ? { sliced: true } : {}),
   }
 }
 
-/** Nested elements, flattened. One without a type is the end of the chain, known to be there. */
-function readBackingStore(disk: Element): readonly BackingStore[] | undefined {
+function isSliced(element: Element): boolean {
+  const source = childElement(element, 'source')
+  return source !== undefined && childElement(source, 'slices') !== undefined
+}
+
+/**
+ * Nested elements, flattened. One without a type is the end of the chain, known to be there; where even that is
+ * missing, libvirt looks into the last image for what follows.
+ */
+function readBackingStore(disk: Element): Pick<DomainDisk, 'backingStore' | 'backingStoreGoesOn'> {
   let element = childElement(disk, 'backingStore')
-  if (element === undefined) return undefined
+  if (element === undefined) return { backingStore: undefined }
   const stores: BackingStore[] = []
   while (element !== undefined) {
     const type = attribute(element, 'type')
-    if (type === undefined) break
-    const source = sourceName(type, childElement(element, 'source'))
+    if (type === undefined) return { backingStore: stores }
+    // Part of a file is no image that could be opened by its path.
+    const source = isSliced(element) ? undefined : sourceName(type, childElement(element, 'source'))
     stores.push({ type, source, format: attribute(childElement(element, 'format'), 'type') })
     element = childElement(element, 'backingStore')
   }
-  return stores
+  return { backingStore: stores, backingStoreGoesOn: true }
 }

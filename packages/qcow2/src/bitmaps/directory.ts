@@ -107,9 +107,10 @@ export async function readBitmapDirectory(
   const names = new Map<string, number>()
   for (const entry of entries) names.set(nameKey(entry), (names.get(nameKey(entry)) ?? 0) + 1)
   const bitmaps = entries.map(entry => describe(entry, disk, names.get(nameKey(entry)) === 1))
-  found.push(...entryFindings(bitmaps, parsed, start))
+  // One by one: a garbage directory has more of them than a call takes arguments.
+  for (const each of entryFindings(bitmaps, parsed, start)) found.push(each)
   // QEMU looks no further than the autoclear bit: what is wrong in stale bitmaps does not keep it from opening.
-  findings.push(...found.map(each => (stale ? { ...each, severity: 'warning' as const } : each)))
+  for (const each of found) findings.push(stale ? { ...each, severity: 'warning' } : each)
   return { extension: parsed, stale, bitmaps }
 }
 

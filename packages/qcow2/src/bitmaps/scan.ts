@@ -31,7 +31,8 @@ const meanings: Readonly<Record<TableViolation, string>> = {
 export async function scanBitmapTables(image: ImageInspection, engine: BitmapEngine): Promise<Finding[]> {
   const findings: Finding[] = []
   for (const bitmap of image.bitmapDirectory?.bitmaps ?? []) {
-    if (bitmap.unreadable === undefined) findings.push(...(await scanTable(image, bitmap, engine)))
+    if (bitmap.unreadable !== undefined) continue
+    for (const each of await scanTable(image, bitmap, engine)) findings.push(each)
   }
   return findings
 }

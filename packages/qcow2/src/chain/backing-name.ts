@@ -36,6 +36,8 @@ function ownPath(path: string, name: string): BackingReference {
 }
 
 function parseJsonName(json: string): BackingReference {
+  // A header has no room for more; nesting is bounded with it.
+  if (json.length > 1023) return { kind: 'other', description: 'json: of more than 1023 bytes' }
   let value: unknown
   try {
     value = JSON.parse(json)

@@ -1,5 +1,5 @@
 import type { BitmapEngine } from '@tidemark/bitmap-wasm'
-import { Qcow2Error } from '../errors.js'
+import { Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import { type ImageInspection, inspectImage } from '../image/inspect.js'
 import type { ImageStorage } from '../storage/storage.js'
 import { parseBackingName } from './backing-name.js'
@@ -16,6 +16,8 @@ export interface ImageReference {
   readonly format: string | undefined
   /** The layer that refers to it; undefined for the top. */
   readonly from: ChainLayer | undefined
+  /** The name is a path whatever it looks like: the caller's, not one from an image. */
+  readonly plain?: boolean
 }
 
 /**
@@ -53,10 +55,12 @@ export interface OpenChainOptions {
   /** Only the top, without what it refers to. */
   readonly topOnly?: boolean
   /**
-   * What lies below the top, instead of what the images themselves say: a domain's `<backingStore>` overrules
-   * them in libvirt.
+   * What lies below the top, as paths, instead of what the images themselves say: a domain's `<backingStore>`
+   * overrules them in libvirt. An empty name is something that is no local file.
    */
   readonly backing?: readonly { readonly name: string; readonly format: string | undefined }[] | undefined
+  /** After the last of `backing` the image itself says what comes next. Default: the chain ends there. */
+  readonly backingGoesOn?: boolean
 }
 
 /**
@@ -75,7 +79,7 @@ export async function openChain(
     while (next !== undefined) {
       const layer: ChainLayer = await openLayer(next, layers.length, seen, options)
       layers.push(layer)
-      next = options.topOnly ? undefined : backingOf(layer, options.backing)
+      next = options.topOnly ? undefined : backingOf(layer, options)
     }
     return layers
   } catch (error) {
@@ -89,12 +93,11 @@ export async function closeChain(layers: readonly ChainLayer[]): Promise<void> {
   await Promise.all(layers.map(layer => layer.storage?.close()))
 }
 
-function backingOf(layer: ChainLayer, backing: OpenChainOptions['backing']): ImageReference | undefined {
+function backingOf(layer: ChainLayer, options: OpenChainOptions): ImageReference | undefined {
   if (layer.problem !== undefined) return undefined
-  if (backing !== undefined) {
-    const below = backing[layer.depth]
-    return below === undefined ? undefined : { ...below, from: layer }
-  }
+  const below = options.backing?.[layer.depth]
+  if (below !== undefined) return { ...below, from: layer, plain: true }
+  if (options.backing !== undefined && !options.backingGoesOn) return undefined
   const name = layer.inspection?.backingFile
   if (name === undefined || name === '') return undefined
   // The header's extension overrules what a json: name says, as in QEMU.
@@ -123,9 +126,13 @@ async function openLayer(
     return failed(new Qcow2Error('corrupt-image', `the backing chain is longer than ${MAX_DEPTH} images`))
   }
   const named =
-    reference.from === undefined
+    reference.from === undefined || reference.plain
       ? { kind: 'path' as const, path: reference.name }
       : parseBackingName(reference.name)
+  if (reference.plain && reference.name === '') {
+    const message = `what lies below ${reference.from?.filename} is no local file`
+    return failed(new Qcow2Error('reference-denied', message))
+  }
   if (named.kind === 'other') {
     const message = `backing file ${named.description} of ${reference.from?.filename} is no local file`
     return failed(new Qcow2Error('reference-denied', message, { reference: reference.name }))
@@ -145,7 +152,10 @@ async function openLayer(
   seen.add(storage.identity)
   try {
     const format = reference.format ?? (await probeFormat(storage))
-    if (format !== 'qcow2') return { ...base, ...place, format, inspection: undefined, problem: undefined }
+    if (format !== 'qcow2') {
+      const problem = depth > 0 && !endsChain.has(format) ? unreadableFormat(filename, format) : undefined
+      return { ...base, ...place, format, inspection: undefined, problem }
+    }
     const inspection = await inspectImage(storage, options.engine)
     if (
       reference.format === undefined &&
@@ -164,4 +174,12 @@ async function openLayer(
   } catch (error) {
     return failed(error, { ...place, format: reference.format ?? 'qcow2' })
   }
+}
+
+/** QEMU's formats of which a layer has neither bitmaps nor a qcow2 image below it: the chain ends there, whole. */
+const endsChain = new Set('raw vmdk vdi vhdx vpc luks parallels dmg bochs cloop'.split(' '))
+
+/** What lies below such an image is not known, so nothing may be said of the chain as a whole. */
+function unreadableFormat(filename: string, format: string): Qcow2Error {
+  return new UnsupportedFeatureError(filename, `format '${format}' in a backing chain`)
 }

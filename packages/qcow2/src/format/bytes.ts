@@ -23,6 +23,12 @@ export function fieldsOf(bytes: Uint8Array): Fields {
 // A byte order mark is part of a name.
 const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
 
+/** As QEMU takes a name from a header: what precedes the first NUL. */
+export function cString(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0)
+  return text(end < 0 ? bytes : bytes.subarray(0, end))
+}
+
 /** Names in images are bytes; U+FFFD stands for what is not UTF-8. */
 export function text(bytes: Uint8Array): string {
   return utf8.decode(bytes)

@@ -1,7 +1,7 @@
 import { type BitmapEngine, createEngine } from '@tidemark/bitmap-wasm'
 import { type BitmapDirectory, diskBytes, readBitmapDirectory } from '../bitmaps/directory.js'
 import type { Finding } from '../findings.js'
-import { text } from '../format/bytes.js'
+import { cString } from '../format/bytes.js'
 import { checkExtensions } from '../format/extension-check.js'
 import {
   extensionMagic,
@@ -114,8 +114,8 @@ export async function inspectImage(
     clusterSize,
     virtualSize: diskBytes(header),
     backingFile: hasBacking ? backingName(header, cluster0) : undefined,
-    backingFormat: format === undefined ? undefined : text(format.data),
-    dataFile: usesDataFile ? text(dataFileName?.data ?? new Uint8Array()) : undefined,
+    backingFormat: format === undefined ? undefined : cString(format.data),
+    dataFile: usesDataFile ? cString(dataFileName?.data ?? new Uint8Array()) : undefined,
     dataFileRaw: usesDataFile && dataFileRaw,
     lazyRefcounts: (header.compatibleFeatures & compatible.lazyRefcounts) !== 0n,
     dirty: (header.incompatibleFeatures & incompatible.dirty) !== 0n,
@@ -130,7 +130,7 @@ export async function inspectImage(
 function backingName(header: Qcow2Header, cluster0: Uint8Array): string | undefined {
   const start = header.backingFileOffset
   const end = start + Math.min(header.backingFileSize, 1023)
-  return end <= cluster0.byteLength ? text(cluster0.subarray(start, end)) : undefined
+  return end <= cluster0.byteLength ? cString(cluster0.subarray(start, end)) : undefined
 }
 
 function bits(features: bigint): string {

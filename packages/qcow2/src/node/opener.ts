@@ -1,4 +1,4 @@
-import { dirname, isAbsolute, join } from 'node:path'
+import { isAbsolute } from 'node:path'
 import type { ImageOpener } from '../chain/open-chain.js'
 import { type OpenFileOptions, openFile } from './file-storage.js'
 
@@ -15,10 +15,18 @@ export function fileOpener(options: FileOpenerOptions = {}): ImageOpener {
   const { mapPath = (path: string) => path } = options
   return async (path, { from }) => {
     const relative = from !== undefined && !isAbsolute(path)
-    const namedAs = relative ? join(dirname(from.namedAs), path) : path
+    const namedAs = relative ? beside(from.namedAs, path) : path
     const mapped = mapPath(namedAs)
     // A relative name means the folder where the image above is now, unless a rule speaks of this very file.
-    const filename = relative && mapped === namedAs ? join(dirname(from.filename), path) : mapped
+    const filename = relative && mapped === namedAs ? beside(from.filename, path) : mapped
     return { storage: await openFile(filename, options), filename, namedAs }
   }
+}
+
+/**
+ * A name relative to an image's folder, put together as QEMU does (path_combine): as text. Taking `..` out would
+ * lead elsewhere behind a symbolic link, to a file that may have a bitmap of that name too.
+ */
+function beside(image: string, path: string): string {
+  return image.slice(0, image.lastIndexOf('/') + 1) + path
 }
