@@ -36,7 +36,8 @@ export async function withChain<T>(
 }
 
 async function refuseWriter(filename: string, options: ShareOptions, output: Output): Promise<void> {
-  const { writer } = await readLocks(filename)
+  const { writer, known } = await readLocks(filename)
+  if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${filename} is not known`)
   if (!writer) return
   if (!options.forceShare) {
     throw new CommandError(

@@ -53,7 +53,7 @@ export async function planBackupCommand(options: PlanBackupOptions, output: Outp
   const loaded = await loadDomain(location)
   for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
 
-  const plan = await makePlan(loaded, mapRules, incremental, options)
+  const plan = await makePlan(loaded, mapRules, incremental, options, output)
   const status = planExitStatus(plan)
   const refused =
     requireIncremental && (status === exitStatus.someDisksFull || status === exitStatus.allDisksFull)
@@ -104,11 +104,13 @@ async function makePlan(
   mapRules: readonly MapRule[],
   incremental: string,
   options: PlanBackupOptions,
+  output: Output,
 ): Promise<BackupPlan> {
   const { domain, checkpoints } = loaded
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
   const images = await openDomainImages(domain, { engine, mapRules, targets: options.disk, blocking: true })
   try {
+    if (!images.locksKnown) output.warn('/proc/locks cannot be read: whether the domain runs is not known')
     const facts = { domain, checkpoints, chains: images.chains }
     const request = { incremental, disks: options.disk }
     const plan = planBackup(facts, request)

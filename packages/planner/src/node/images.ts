@@ -17,6 +17,8 @@ export interface DomainImages {
   readonly chains: ReadonlyMap<string, readonly LayerFacts[]>
   /** The same layers, open for reading. */
   readonly layers: ReadonlyMap<string, readonly ChainLayer[]>
+  /** False where locks could not be looked at: a running domain would then not be noticed. */
+  readonly locksKnown: boolean
   /** Closes all files. */
   close(): Promise<void>
 }
@@ -59,11 +61,13 @@ export async function openDomainImages(
       layers.set(disk.target, opened)
       chains.set(disk.target, await allFacts(opened, options.engine))
     }
+    const some = [...layers.values()].flat().find(({ storage }) => storage !== undefined)
+    const locksKnown = some === undefined || (await readLocks(some.filename)).known
+    return { chains, layers, locksKnown, close }
   } catch (error) {
     await close()
     throw error
   }
-  return { chains, layers, close }
 }
 
 function isLocal(disk: DomainDisk): boolean {
