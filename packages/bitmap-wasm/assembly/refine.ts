@@ -12,8 +12,8 @@ import { anySet } from './coarsen'
 import { mergeBlock } from './merge'
 
 /** Fine bytes that refineMerge() makes at a time. */
-const BLOCK_BYTES: u32 = 2048
-const BLOCK: usize = memory.data(2048 + 16, 16)
+const BLOCK_BYTES: u32 = 4096
+const BLOCK: usize = memory.data(4096 + 16, 16)
 
 /**
  * dst bit i = src bit (position + i) >> shift, for `fineBits` bits; the rest of the last byte is cleared.
@@ -221,6 +221,7 @@ function refine64(src: usize, dst: usize, end: usize): usize {
 function refineBlocks(src: usize, first: u64, shift: u32, dst: usize, bytes: u32): void {
   const step = <u32>1 << (shift - 3)
   const end = dst + bytes
+  const short = shift <= 9
   let bit = first >> (shift - 3)
   let within = <u32>first & (step - 1)
   while (dst < end) {
@@ -231,6 +232,24 @@ function refineBlocks(src: usize, first: u64, shift: u32, dst: usize, bytes: u32
       memory.fill(dst, 0, step * 64)
       bit += 64
       dst += step * 64
+      continue
+    }
+    // Eight coarse bits of a few vectors each.
+    if (short && !within && !(<u32>bit & 7) && step * 8 <= left) {
+      let byte = <u32>load<u8>(ptr)
+      for (let i: u32 = 0; i < 8; i++, byte >>= 1) {
+        const vector = i8x16.splat(<i8>(0 - (byte & 1)))
+        v128.store(dst, vector)
+        if (step > 16) {
+          v128.store(dst, vector, 16)
+          if (step > 32) {
+            v128.store(dst, vector, 32)
+            v128.store(dst, vector, 48)
+          }
+        }
+        dst += step
+      }
+      bit += 8
       continue
     }
     const value = <u8>(0 - ((<u32>load<u8>(ptr) >> (<u32>bit & 7)) & 1))
