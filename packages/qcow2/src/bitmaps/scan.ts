@@ -6,7 +6,7 @@ import {
 } from '@tidemark/bitmap-wasm'
 import type { Finding } from '../findings.js'
 import type { ImageInspection } from '../image/inspect.js'
-import { readBytes } from '../storage/storage.js'
+import { type ImageStorage, readBytes } from '../storage/storage.js'
 import type { PersistentBitmap } from './directory.js'
 
 const WINDOW_ENTRIES = 4096
@@ -29,18 +29,47 @@ const meanings: Readonly<Record<TableViolation, string>> = {
  * @throws {Qcow2Error} when the storage fails
  */
 export async function scanBitmapTables(image: ImageInspection, engine: BitmapEngine): Promise<Finding[]> {
-  const findings: Finding[] = []
-  for (const bitmap of image.bitmapDirectory?.bitmaps ?? []) {
-    if (bitmap.unreadable !== undefined) continue
-    for (const each of await scanTable(image, bitmap, engine)) findings.push(each)
+  const bitmaps = (image.bitmapDirectory?.bitmaps ?? []).filter(({ unreadable }) => unreadable === undefined)
+  const found: (readonly Finding[])[] = []
+  // Small tables mostly lie near each other: one read for many of them.
+  const byPlace = [...bitmaps].sort((a, b) => a.tableOffset - b.tableOffset)
+  const ahead = new ReadAhead(image.storage)
+  for (const bitmap of byPlace) {
+    const findings = await scanTable(image, bitmap, engine, ahead)
+    if (findings.length > 0) found[bitmap.index] = findings
   }
-  return findings
+  return found.flat()
+}
+
+/** Reads a piece at a time for those who read a little at a time, in ascending order. */
+class ReadAhead {
+  static readonly BYTES = 256 * 1024
+  readonly #storage: ImageStorage
+  readonly #bytes = new Uint8Array(ReadAhead.BYTES)
+  #start = 0
+  #end = 0
+
+  constructor(storage: ImageStorage) {
+    this.#storage = storage
+  }
+
+  /** A view for a short read, good until the next; bytes of their own for a long one. */
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    if (length > ReadAhead.BYTES / 2) return readBytes(this.#storage, offset, length)
+    if (offset < this.#start || offset + length > this.#end) {
+      this.#start = offset
+      this.#end = Math.min(offset + ReadAhead.BYTES, this.#storage.size)
+      await this.#storage.readInto(this.#bytes.subarray(0, this.#end - offset), offset)
+    }
+    return this.#bytes.subarray(offset - this.#start, offset - this.#start + length)
+  }
 }
 
 async function scanTable(
   image: ImageInspection,
   bitmap: PersistentBitmap,
   engine: BitmapEngine,
+  ahead: ReadAhead,
 ): Promise<Finding[]> {
   const findings: Finding[] = []
   const severity = image.bitmapDirectory?.stale || bitmap.inUse ? 'warning' : 'error'
@@ -48,7 +77,13 @@ async function scanTable(
   let bad = 0
   for (let first = 0; first < entries; first += WINDOW_ENTRIES) {
     const count = Math.min(WINDOW_ENTRIES, entries - first)
-    for (const run of await readRuns(image, bitmap, engine, first, count)) {
+    for (const run of runsOf(
+      image,
+      bitmap,
+      engine,
+      await ahead.read(bitmap.tableOffset + first * 8, count * 8),
+      first,
+    )) {
       if (run.kind !== 'invalid' || ++bad > MOST_FINDINGS) continue
       const [violation] = run.violations
       findings.push({
@@ -77,15 +112,15 @@ async function scanTable(
   return findings
 }
 
-async function readRuns(
+function runsOf(
   image: ImageInspection,
   bitmap: PersistentBitmap,
   engine: BitmapEngine,
+  bytes: Uint8Array,
   first: number,
-  count: number,
-): Promise<readonly TableRun[]> {
+): readonly TableRun[] {
   const { storage, header } = image
-  const bytes = await readBytes(storage, bitmap.tableOffset + first * 8, count * 8)
+  const count = bytes.byteLength / 8
   return engine.scratch(() => {
     const geometry = {
       clusterBits: header.clusterBits,
