@@ -2,6 +2,7 @@ import { engineBenchmarks } from '../engine/operations.js'
 import type { EngineResult } from '../engine/run.js'
 import { processBenchmarks } from '../process/benchmarks.js'
 import type { ProcessResult } from '../process/run.js'
+import { registry } from '../registry.js'
 import { megabytes, rate, ratio, spreadText, time } from './format.js'
 import { enginePeers, groupBy, speedup, spread } from './ratios.js'
 import type { Results } from './results.js'
@@ -36,6 +37,7 @@ export function renderMarkdown(results: Results): string {
         ['measured', results.date],
       ],
     ),
+    ...notMeasured(results),
     ...results.notes.map(note => `Note: ${note}.`),
     '## Run it again',
     again,
@@ -46,6 +48,16 @@ const intro = ({
   quick,
 }: Results) => `Every figure is a ratio to a named peer **in the same run**: absolute figures change with the machine, and stand beside.
 Above 1× tidemark is the faster.${quick ? ' **These are figures of a quick run: rough ones.**' : ''}`
+
+/** What the run left out or could not do is named: nobody should look for it in vain. */
+function notMeasured({ engine, process }: Results): string[] {
+  const measured = new Set([...engine, ...process].map(({ benchmark }) => benchmark))
+  const missing = registry.filter(({ name }) => !measured.has(name))
+  if (missing.length === 0) return []
+  return [
+    `Not measured in this run: ${missing.map(({ name, title }) => `\`${name}\` (${title})`).join(', ')}.`,
+  ]
+}
 
 const processText = `Each program as a whole process: start, work, end. Output is thrown away; images are in the page cache.
 \`tidemark map\` answers at once what takes QEMU a merge into one of the bitmaps, of a copy of the image, before anything
@@ -71,9 +83,9 @@ const methodText = `- **In turn.** Contenders run round by round, at least 3 rou
   process on the engine's own buffers, so that it has the same pages and caches. A call costs 0.1 µs.
 - **Libraries.** typedfastbitset gets views of the same memory. fastbitset keeps words in an array of numbers, which ends
   below 512 MiB. roaring-wasm is CRoaring: compressed, with work that depends on the bits, and a count that it keeps at
-  hand; up to 32 MiB; its fresh copy for each merge is not timed. (roaring, the native build of the same, fetches a binary from GitHub
-  when installed, so it is no peer here.) None of them has extents, only single bits: the runs are put together in the
-  callback.
+  hand; it takes part up to 32 MiB, and its fresh copy for each merge is not timed. (roaring, the native build of the
+  same, fetches a binary from GitHub when it is installed, so it is no peer here.) None of them has extents, only single
+  bits: the runs are put together in the callback.
 - **Extents** are handed over in chunks of 8,192 by all, counted and thrown away. The C loop takes the edges of a word
   (\`w ^ (w << 1 | carry)\`) and each by \`ctz\`.
 - **Memory** is the peak of the resident set as the kernel accounts it (GNU time). NODE_EXTRA_CA_CERTS is unset: Node
