@@ -86,9 +86,15 @@ describe('the exports', () => {
     expect(Object.keys(await import(`${root}/dist/node/index.js`)).sort()).toEqual([
       'fileOpener',
       'openFile',
+      'readLockTable',
       'readLocks',
     ])
-    expect(typesOf('dist/node/index.d.ts')).toEqual(['FileOpenerOptions', 'ImageLocks', 'OpenFileOptions'])
+    expect(typesOf('dist/node/index.d.ts')).toEqual([
+      'FileOpenerOptions',
+      'ImageLocks',
+      'LockTable',
+      'OpenFileOptions',
+    ])
   })
 })
 

@@ -7,7 +7,7 @@ import {
   type Qcow2Error,
   scanBitmapTables,
 } from '@tidemark/qcow2'
-import { fileOpener, readLocks } from '@tidemark/qcow2/node'
+import { fileOpener, type LockTable, readLocks, readLockTable } from '@tidemark/qcow2/node'
 import type { BitmapFacts, DomainDisk, DomainFacts, LayerFacts, LayerProblem } from '../facts.js'
 import { type MapRule, mapSource } from './map-source.js'
 
@@ -57,12 +57,12 @@ export async function openDomainImages(
   try {
     for (const disk of domain.disks) {
       if (!isLocal(disk) || (options.targets && !options.targets.includes(disk.target))) continue
-      const opened = await openDiskChain(disk, options)
-      layers.set(disk.target, opened)
-      chains.set(disk.target, await allFacts(opened, options.engine))
+      layers.set(disk.target, await openDiskChain(disk, options))
     }
-    const some = [...layers.values()].flat().find(({ storage }) => storage !== undefined)
-    const locksKnown = some === undefined || (await readLocks(some.filename)).known
+    // After the images' own metadata: a domain that starts meanwhile is noticed by its locks.
+    const locks = readLockTable()
+    for (const [target, opened] of layers) chains.set(target, await allFacts(opened, options.engine, locks))
+    const locksKnown = (await locks).text !== undefined
     return { chains, layers, locksKnown, close }
   } catch (error) {
     await close()
@@ -95,13 +95,21 @@ async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Prom
 }
 
 /** One after the other: they share the engine's arena. */
-async function allFacts(layers: readonly ChainLayer[], engine: BitmapEngine): Promise<LayerFacts[]> {
+async function allFacts(
+  layers: readonly ChainLayer[],
+  engine: BitmapEngine,
+  locks: Promise<LockTable>,
+): Promise<LayerFacts[]> {
   const facts: LayerFacts[] = []
-  for (const layer of layers) facts.push(await layerFacts(layer, engine))
+  for (const layer of layers) facts.push(await layerFacts(layer, engine, locks))
   return facts
 }
 
-async function layerFacts(layer: ChainLayer, engine: BitmapEngine): Promise<LayerFacts> {
+async function layerFacts(
+  layer: ChainLayer,
+  engine: BitmapEngine,
+  locks: Promise<LockTable>,
+): Promise<LayerFacts> {
   const { inspection, storage } = layer
   const directory = inspection?.bitmapDirectory
   const inTables = new Map<string | undefined, Finding[]>()
@@ -127,7 +135,7 @@ async function layerFacts(layer: ChainLayer, engine: BitmapEngine): Promise<Laye
     problem: layerProblem(layer),
     virtualSize: inspection?.virtualSize ?? (layer.format === 'raw' ? storage?.size : undefined),
     compat: inspection && (inspection.header.version === 2 ? '0.10' : '1.1'),
-    locked: storage !== undefined && (await readLocks(layer.filename)).writer,
+    locked: storage !== undefined && (await readLocks(layer.filename, locks)).writer,
     bitmapsStale: directory?.stale ?? false,
     bitmaps: bitmaps ?? [],
   }
