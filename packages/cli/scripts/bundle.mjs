@@ -24,6 +24,18 @@ const apart = {
   },
 }
 
+/**
+ * commander could start subcommands that are programs of their own. There are none here, and loading child_process
+ * (and with it Node's network modules) takes a tenth of a short command's time.
+ */
+const noPrograms = {
+  name: 'no-programs',
+  setup(bundle) {
+    bundle.onResolve({ filter: /^node:child_process$/ }, ({ path }) => ({ path, namespace: 'nothing' }))
+    bundle.onLoad({ filter: /.*/, namespace: 'nothing' }, () => ({ contents: 'module.exports = {}' }))
+  },
+}
+
 const { metafile } = await build({
   absWorkingDir: root,
   entryPoints: [
@@ -32,7 +44,7 @@ const { metafile } = await build({
   ],
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
-  plugins: [apart],
+  plugins: [apart, noPrograms],
   // Else esbuild would leave import() as it is, and Node would start its ES module loader for it.
   supported: { 'dynamic-import': false },
   bundle: true,

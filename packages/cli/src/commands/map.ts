@@ -3,6 +3,7 @@ import {
   type BitmapSource,
   type ChainLayer,
   COMBINE_ARENA_BYTES,
+  countDirty,
   createEngine,
   dirtyExtents,
   findBitmap,
@@ -16,6 +17,7 @@ import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
 import { mapWriter } from '../render/map.js'
+import { formatShare, formatSize } from '../units.js'
 import { type ShareOptions, withChain } from './open.js'
 
 export interface MapOptions extends ShareOptions {
@@ -24,6 +26,7 @@ export interface MapOptions extends ShareOptions {
   readonly granularity?: number
   readonly backingChain?: boolean
   readonly format?: 'json' | 'ndjson'
+  readonly count?: boolean
   readonly dirty?: boolean
   readonly force?: boolean
 }
@@ -36,7 +39,11 @@ export async function map(file: string, options: MapOptions, output: Output): Pr
   if (names === undefined)
     throw new UsageError(`which bitmap? Give --bitmap NAME (see tidemark info ${file})`)
   // Not all options: --format is that of the output, not of the image.
-  const share = { forceShare: options.forceShare === true, topOnly: !options.backingChain }
+  const share = {
+    locks: options.locks,
+    forceShare: options.forceShare === true,
+    topOnly: !options.backingChain,
+  }
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
 
   /** Opens the images that are named one inside the other, so that each is closed whatever happens. */
@@ -77,6 +84,7 @@ export async function map(file: string, options: MapOptions, output: Output): Pr
       operation: options.op,
       ...(options.granularity && { granularity: options.granularity }),
     }
+    if (options.count) return writeCount(await countDirty(engine, operands, combine), image, output)
     const format = options.format ?? (output.format === 'json' ? 'json' : 'text')
     const writer = mapWriter(format, image.virtualSize, options.dirty === true, output)
     await writer.begin()
@@ -88,6 +96,17 @@ export async function map(file: string, options: MapOptions, output: Output): Pr
     openAll(names, readable(layers, options.force === true), []),
   )
   return exitStatus.ok
+}
+
+/** How much, without where: no extent has to be made or written. */
+async function writeCount(
+  { granules, granularity, bytes }: { granules: number; granularity: number; bytes: number },
+  { virtualSize }: ImageInspection,
+  output: Output,
+): Promise<void> {
+  if (output.format === 'json') return output.json({ count: granules, granularity, 'dirty-bytes': bytes })
+  const share = formatShare(bytes, virtualSize)
+  await output.write(`${formatSize(bytes)} dirty of ${formatSize(virtualSize)} (${share})\n`)
 }
 
 /**

@@ -1,9 +1,11 @@
 import { type ChainLayer, closeChain, type OpenChainOptions, openChain } from '@tidemark/qcow2'
-import { fileOpener, type LockTable, readLocks, readLockTable } from '@tidemark/qcow2/node'
+import { fileOpener, type LockTable, readLocks } from '@tidemark/qcow2/node'
 import { CommandError, UsageError } from '../errors.js'
 import type { Output } from '../output.js'
 
 export interface ShareOptions {
+  /** Asked for before the command was loaded. */
+  readonly locks: Promise<LockTable>
   readonly forceShare?: boolean
 }
 
@@ -20,8 +22,6 @@ export async function withChain<T>(
   use: (layers: readonly [ChainLayer, ...ChainLayer[]]) => Promise<T>,
 ): Promise<T> {
   if (file === '') throw new UsageError('the name of the image is empty')
-  // Asked for first: the kernel takes longer over it than all the rest does over a small image.
-  const locks = readLockTable()
   const layers = await openChain(
     { name: file, format: options.format },
     { open: fileOpener({ blocking: true }), ...options },
@@ -29,7 +29,7 @@ export async function withChain<T>(
   try {
     for (const { filename, storage, format } of layers) {
       // A raw image has no metadata that could be torn; qemu-img takes it too.
-      if (storage !== undefined && format !== 'raw') await refuseWriter(filename, locks, options, output)
+      if (storage !== undefined && format !== 'raw') await refuseWriter(filename, options, output)
     }
     return await use(layers as [ChainLayer, ...ChainLayer[]])
   } finally {
@@ -37,13 +37,8 @@ export async function withChain<T>(
   }
 }
 
-async function refuseWriter(
-  filename: string,
-  locks: Promise<LockTable>,
-  options: ShareOptions,
-  output: Output,
-): Promise<void> {
-  const { writer, known } = await readLocks(filename, locks)
+async function refuseWriter(filename: string, options: ShareOptions, output: Output): Promise<void> {
+  const { writer, known } = await readLocks(filename, options.locks)
   if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${filename} is not known`)
   if (!writer) return
   if (!options.forceShare) {
