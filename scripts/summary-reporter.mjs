@@ -1,4 +1,6 @@
-// The run's last word in one plain line, and what was skipped by name: a missing peer must not pass unseen.
+// The run's last word in one plain line, and before it what was skipped, by name: a missing peer must not pass unseen.
+const LABEL = / \[skipped: needs ([^;\]]*); install with: ([^\]]*)\]/
+
 export default class SummaryReporter {
   onTestRunEnd(modules, unhandledErrors) {
     const tests = modules.flatMap(module => [...module.children.allTests()])
@@ -7,8 +9,20 @@ export default class SummaryReporter {
     const broken = modules.filter(module => module.state() === 'failed' && module.errors().length > 0).length
     const failed = count('failed') + broken + unhandledErrors.length
     const skipped = tests.filter(test => test.result().state === 'skipped')
-    const peers = new Set(skipped.flatMap(test => /skipped: (needs .*)\]/.exec(test.fullName)?.[1] ?? []))
-    for (const hint of peers) process.stdout.write(`Skipped tests: ${hint}\n`)
+    this.#tellSkipped(skipped.map(test => test.fullName))
     process.stdout.write(`${count('passed')} passed, ${failed} failed, ${skipped.length} skipped\n`)
+  }
+
+  /** Suites by name, then once how to have what they miss. */
+  #tellSkipped(names) {
+    const suites = new Set()
+    const commands = new Set()
+    for (const name of names) {
+      const [label, peers, command] = LABEL.exec(name) ?? []
+      suites.add(label === undefined ? name : `${name.slice(0, name.indexOf(label))} (needs ${peers})`)
+      if (command !== undefined) commands.add(command)
+    }
+    for (const suite of suites) process.stdout.write(`skipped: ${suite}\n`)
+    for (const command of commands) process.stdout.write(`what they need comes with: ${command}\n`)
   }
 }
