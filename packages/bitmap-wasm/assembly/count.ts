@@ -27,7 +27,6 @@ export function count(src: usize, length: u32): f64 {
  * Set bits in `length` bytes at dst, after they were merged with those at src; `operation` is known when this is
  * compiled, so that one source makes five kernels. NONE merges nothing, and src is not looked at.
  */
-// @ts-ignore: decorator
 @inline function countMerged(operation: u32, dst: usize, src: usize, length: u32): f64 {
   const end = dst + length
   let total: u64 = 0
@@ -132,7 +131,6 @@ export function count(src: usize, length: u32): f64 {
 }
 
 /** A vector of dst, merged and stored unless the operation is NONE. */
-// @ts-ignore: decorator
 @inline function vector(operation: u32, dst: usize, src: usize, at: usize): v128 {
   const v = v128.load(dst + at)
   if (operation == NONE) return v
@@ -145,7 +143,6 @@ export function count(src: usize, length: u32): f64 {
   return merged
 }
 
-// @ts-ignore: decorator
 @inline function mergeWords(operation: u32, a: u32, b: u32): u32 {
   return operation == UNION ? a | b
     : operation == INTERSECTION ? a & b

@@ -148,7 +148,6 @@ export function edges(
 }
 
 /** Writes the places of a word's set bits. @returns where the next one belongs */
-// @ts-ignore: decorator
 @inline function emit(changes: u64, base: f64, granularity: f64, out: usize): usize {
   const n = <usize>popcnt(changes)
   if (n <= FEW) {

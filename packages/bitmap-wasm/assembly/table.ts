@@ -92,7 +92,6 @@ export function decodeTable(
 }
 
 /** Bytes that an entry's cluster has to have: fewer where the bitmap ends in it, none behind that. */
-// @ts-ignore: decorator
 @inline function needed(entry: u32, clusterBytes: f64, bitmapBytes: f64): f64 {
   return min(clusterBytes, max(0, bitmapBytes - <f64>entry * clusterBytes))
 }

@@ -1,3 +1,4 @@
+// Longer than most: one list of everything that a caller can get wrong, and every operation in each of them.
 import { describe, expect, it } from 'vitest'
 import {
   type BitmapEngine,

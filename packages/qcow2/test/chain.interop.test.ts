@@ -1,3 +1,4 @@
+// Longer than most: names, mapping and problems of chains need the same folders, images and helpers.
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { needs, qemuImg, tempDir, writeQcow2 } from '@tidemark/testkit'
