@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // A file of its own, so that pnpm can link the command before the bundle is built.
-if (!saidVersion(process.argv.slice(2))) require('../dist/tidemark.cjs')
+if (!saidVersion(process.argv.slice(2))) require('./load.cjs').load('tidemark.cjs')
 
 /** Asked for by every script that looks whether the command is there: not worth loading the command line for. */
 function saidVersion(args) {

@@ -1,7 +1,7 @@
 // A CommonJS file for the command line and one for each command: Node starts them in half the time that a tree of
 // ES modules takes, and reads no more than what runs. What they share is in each of them, so nothing may depend on
 // a class or a variable being the same one in two of them.
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
@@ -35,6 +35,9 @@ const noPrograms = {
     bundle.onLoad({ filter: /.*/, namespace: 'nothing' }, () => ({ contents: 'module.exports = {}' }))
   },
 }
+
+// Also the code caches of the bundle before: V8 tells them from those of another one by the length of the source alone.
+await rm(join(root, 'dist'), { recursive: true, force: true })
 
 const { metafile } = await build({
   absWorkingDir: root,
@@ -76,3 +79,5 @@ for (const folder of [...folders].sort()) {
 }
 notices.sort()
 await writeFile(join(root, 'dist/THIRD-PARTY-NOTICES.txt'), notices.join(`\n${'-'.repeat(78)}\n\n`))
+
+await import('./code-cache.mjs')

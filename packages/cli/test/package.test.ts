@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -44,6 +44,36 @@ describe('the package', () => {
     const notices = readFileSync(join(folder, 'dist/THIRD-PARTY-NOTICES.txt'), 'utf8')
     for (const name of ['commander', 'picocolors', '@xmldom/xmldom']) expect(notices).toContain(`${name} `)
   })
+
+  it("starts with V8's code cache, and without where V8 does not take it", () =>
+    withTempDir(async dir => {
+      await run('cp', ['-r', ...['package.json', 'bin', 'dist'].map(name => join(folder, name)), dir.path])
+      const file = join(top, images, 'root.qcow2')
+      const script = `
+        const { load, loaded, cachePath } = require(${JSON.stringify(dir.file('bin/load.cjs'))})
+        process.argv.splice(1, 0, 'tidemark')
+        process.on('exit', () => {
+          const taken = [...loaded].map(([name, { script }]) => [name, script.cachedDataRejected])
+          console.error(JSON.stringify([taken, [...loaded.keys()].map(cachePath)]))
+        })
+        load('tidemark.cjs')`
+      const info = async () => {
+        const args = ['-e', script, '--', 'info', file]
+        const { stdout, stderr } = await run(process.execPath, args, { env: plainEnv })
+        const [taken, caches] = JSON.parse(stderr) as [[string, boolean | undefined][], string[]]
+        return { stdout, taken: Object.fromEntries(taken), caches }
+      }
+      const cached = await info()
+      expect(cached.taken).toEqual({ 'tidemark.cjs': false, 'info.cjs': false })
+      expect(cached.stdout).toContain('monday')
+      for (const cache of cached.caches) writeFileSync(cache, 'not what V8 wrote')
+      expect(await info()).toMatchObject({
+        stdout: cached.stdout,
+        taken: { 'tidemark.cjs': true, 'info.cjs': true },
+      })
+      for (const cache of cached.caches) rmSync(cache)
+      expect(await info()).toMatchObject({ stdout: cached.stdout, taken: {} })
+    }))
 
   it('runs from a folder of its own, with what would be published and nothing else', () =>
     withTempDir(async dir => {
