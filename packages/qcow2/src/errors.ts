@@ -12,6 +12,10 @@ export type Qcow2ErrorCode =
   | 'bitmap-inconsistent'
   | 'bitmaps-stale'
   | 'disk-size-differs'
+  | 'passphrase-missing'
+  | 'passphrase-wrong'
+  | 'snapshot-missing'
+  | 'decompress-failed'
 
 /** Base class; `code` tells kinds apart, `details` holds the evidence as plain data. Caller mistakes are RangeError or TypeError. */
 export class Qcow2Error extends Error {

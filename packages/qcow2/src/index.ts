@@ -27,6 +27,7 @@ export {
   openChain,
 } from './chain/open-chain.js'
 export { probeFormat } from './chain/probe.js'
+export type { Codecs, SectorCipher } from './data/codecs.js'
 export {
   CorruptImageError,
   Qcow2Error,
@@ -49,4 +50,10 @@ export { type ImageInspection, inspectImage } from './image/inspect.js'
 export { openImage } from './image/open.js'
 export { type HostOffset, hostOffset } from './offsets.js'
 export { memoryStorage } from './storage/memory.js'
-export { checkRange, type ImageStorage, readBytes } from './storage/storage.js'
+export {
+  checkRange,
+  type ImageStorage,
+  type ReadOptions,
+  readBytes,
+  type StoredRun,
+} from './storage/storage.js'

@@ -1,3 +1,15 @@
+export interface ReadOptions {
+  /** Ends the read with the signal's reason; the target's content is then undefined. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A stretch of a file that is stored (`data`), or a hole, which reads as zeros and takes no space. */
+export interface StoredRun {
+  readonly data: boolean
+  /** Where it ends, in bytes: more than the offset asked for, at most the storage's size. */
+  readonly end: number
+}
+
 /**
  * Where an image's bytes come from. The one interface between the format and files, blobs, memory or the network.
  *
@@ -6,6 +18,8 @@
  * - A read that ends past `size` is a caller's mistake: RangeError, and nothing is read.
  * - Reads may overlap in time. The caller owns the target and does not touch it until the read ends.
  * - After `close`, reads throw.
+ * - A signal that is aborted ends a read that has begun or not, with its reason; where a read cannot be taken back,
+ *   when it has ended.
  */
 export interface ImageStorage {
   /** For messages: a file's path, a URL, `memory`. */
@@ -16,7 +30,17 @@ export interface ImageStorage {
   readonly identity: string
   /** Bytes taken from the file system, where that is known. */
   readonly allocatedBytes?: number
-  readInto(target: Uint8Array, offset: number): Promise<void>
+  /**
+   * Reading so many bytes more costs no more than another read: what lies this near is read together. Undefined: 0,
+   * as in memory.
+   */
+  readonly nearBytes?: number
+  readInto(target: Uint8Array, offset: number, options?: ReadOptions): Promise<void>
+  /**
+   * Whether what begins at `offset` (below `size`) is a hole, as lseek's SEEK_DATA and SEEK_HOLE tell. Undefined where
+   * nobody knows: then all of it counts as data.
+   */
+  storedRun?(offset: number): Promise<StoredRun>
   close(): Promise<void>
 }
 
@@ -34,8 +58,13 @@ export function checkRange(
 }
 
 /** Reads into new memory; the caller has checked that `length` is reasonable. */
-export async function readBytes(storage: ImageStorage, offset: number, length: number): Promise<Uint8Array> {
+export async function readBytes(
+  storage: ImageStorage,
+  offset: number,
+  length: number,
+  options?: ReadOptions,
+): Promise<Uint8Array> {
   const target = new Uint8Array(length)
-  await storage.readInto(target, offset)
+  await storage.readInto(target, offset, options)
   return target
 }
