@@ -16,7 +16,7 @@ export {
   openBitmap,
   type StretchState,
 } from './bitmaps/source.js'
-export { type BackingReference, parseBackingName } from './chain/backing-name.js'
+export { type BackingReference, fullBackingName, parseBackingName } from './chain/backing-name.js'
 export {
   type ChainLayer,
   closeChain,
@@ -28,6 +28,10 @@ export {
 } from './chain/open-chain.js'
 export { probeFormat } from './chain/probe.js'
 export type { Codecs, SectorCipher } from './data/codecs.js'
+export { type DiskExtent, type GuestDisk, type OpenDiskOptions, openDisk } from './data/disk.js'
+export { libraryCodecs } from './data/library-codecs.js'
+export { readLuksHeader } from './data/luks.js'
+export { describeLuks, type LuksDescription, type LuksHeader } from './data/luks-header.js'
 export {
   CorruptImageError,
   Qcow2Error,
@@ -46,9 +50,12 @@ export {
 export { autoclear, compatible, type FeatureName, type FeatureType, incompatible } from './format/features.js'
 export { parseHeader, type Qcow2Header } from './format/header.js'
 export { checkHeader } from './format/header-check.js'
+export { readSnapshots, type Snapshot } from './format/snapshots.js'
 export { type ImageInspection, inspectImage } from './image/inspect.js'
 export { openImage } from './image/open.js'
 export { type HostOffset, hostOffset } from './offsets.js'
+export { blobStorage } from './storage/blob.js'
+export { type OpenHttpOptions, openHttp } from './storage/http.js'
 export { memoryStorage } from './storage/memory.js'
 export {
   checkRange,

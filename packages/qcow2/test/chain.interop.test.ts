@@ -23,12 +23,14 @@ function folder(): string {
   return path
 }
 
+const local = fileOpener({ references: 'local' })
+
 async function chain(
   name: string,
   options: Partial<OpenChainOptions> & { format?: string } = {},
 ): Promise<ChainLayer[]> {
   const { format, ...rest } = options
-  const layers = await openChain({ name, format }, { open: fileOpener(), ...rest })
+  const layers = await openChain({ name, format }, { open: local, probe: true, ...rest })
   await closeChain(layers)
   return layers
 }
@@ -149,7 +151,7 @@ describe('names', () => {
     writeQcow2(join(now, 'base.qcow2'))
     writeQcow2(join(now, 'mid.qcow2'), { backingFile: `${then}/base.qcow2`, backingFormat: 'qcow2' })
     writeQcow2(join(now, 'top.qcow2'), { backingFile: 'mid.qcow2', backingFormat: 'qcow2' })
-    const open = fileOpener({ mapPath: path => path.replace(then, now) })
+    const open = fileOpener({ references: 'local', mapPath: path => path.replace(then, now) })
     const layers = await chain(`${then}/top.qcow2`, { open })
     expect(layers.map(({ filename, namedAs }) => [filename, namedAs])).toEqual(
       ['top', 'mid', 'base'].map(name => [join(now, `${name}.qcow2`), `${then}/${name}.qcow2`]),
@@ -164,7 +166,7 @@ describe('names', () => {
       '/then/top.qcow2': join(here, 'top.qcow2'),
       '/then/base.qcow2': join(there, 'base.qcow2'),
     }
-    const open = fileOpener({ mapPath: path => rules[path] ?? path })
+    const open = fileOpener({ references: 'local', mapPath: path => rules[path] ?? path })
     const layers = await chain('/then/top.qcow2', { open })
     expect(layers.map(({ filename, namedAs }) => [filename, namedAs])).toEqual(
       ['top', 'base'].map(name => [rules[`/then/${name}.qcow2`], `/then/${name}.qcow2`]),
@@ -308,6 +310,61 @@ describe('problems end a chain, and leave the layers above', () => {
     )
   })
 
+  it('nothing but the top without leave', async () => {
+    const at = folder()
+    writeQcow2(join(at, 'base'))
+    writeQcow2(join(at, 'top'), { backingFile: 'base', backingFormat: 'qcow2' })
+    expect(shape(await chain(join(at, 'top'), { open: fileOpener() }))).toEqual([
+      [join(at, 'top'), 'qcow2'],
+      ['base', 'qcow2', 'reference-denied'],
+    ])
+  })
+
+  it('only what is below a folder, wherever links lead', async () => {
+    const [at, allowed] = [folder(), folder()]
+    writeQcow2(join(allowed, 'base'))
+    writeQcow2(join(at, 'secret'))
+    mkdirSync(`${allowed}-not`)
+    writeQcow2(join(`${allowed}-not`, 'base'))
+    symlinkSync(join(at, 'secret'), join(allowed, 'link'))
+    symlinkSync(join(allowed, 'base'), join(at, 'back'))
+    const open = fileOpener({ references: [allowed] })
+    const verdict = async (backingFile: string) => {
+      writeQcow2(join(at, 'top'), { backingFile, backingFormat: 'qcow2' })
+      const [, base] = await chain(join(at, 'top'), { open })
+      return base!.problem?.code
+    }
+    expect(await verdict(join(allowed, 'base'))).toBeUndefined()
+    expect(await verdict('back')).toBeUndefined()
+    expect(await verdict(join(allowed, 'link'))).toBe('reference-denied')
+    expect(await verdict(join(allowed, '../', at.split('/').at(-1)!, 'secret'))).toBe('reference-denied')
+    expect(await verdict('secret')).toBe('reference-denied')
+    expect(await verdict(join(`${allowed}-not`, 'base'))).toBe('reference-denied')
+    expect(await verdict(join(allowed, 'gone'))).toBe('image-missing')
+  })
+
+  it('a format that nobody says is not looked for, unless allowed', async () => {
+    const at = folder()
+    writeQcow2(join(at, 'base'))
+    writeQcow2(join(at, 'top'), { backingFile: 'base' })
+    const codes = async (probe?: boolean) =>
+      shape(await chain(join(at, 'top'), { probe: probe === true })).map(([, format, code]) => [format, code])
+    expect(await codes()).toEqual([
+      ['qcow2', undefined],
+      ['unknown', 'reference-denied'],
+    ])
+    expect(await codes(true)).toEqual([
+      ['qcow2', undefined],
+      ['qcow2', undefined],
+    ])
+    // Looked for and found: but its own words lead nowhere.
+    writeQcow2(join(at, 'base'), { dataFile: { name: '/etc/shadow' } })
+    expect(await codes(true)).toEqual([
+      ['qcow2', undefined],
+      ['qcow2', 'reference-denied'],
+    ])
+  })
+
   it('a gate that denies', async () => {
     const at = folder()
     writeQcow2(join(at, 'base'))
@@ -316,7 +373,7 @@ describe('problems end a chain, and leave the layers above', () => {
     const open: ImageOpener = async (path, reference) => {
       asked.push(path)
       if (reference.from !== undefined) throw new Qcow2Error('reference-denied', `${path} is not allowed`)
-      return fileOpener()(path, reference)
+      return local(path, reference)
     }
     expect(shape(await chain(join(at, 'top'), { open }))).toEqual([
       [join(at, 'top'), 'qcow2'],
@@ -331,7 +388,7 @@ describe('problems end a chain, and leave the layers above', () => {
     let closed = 0
     const open: ImageOpener = async (path, reference) => {
       if (reference.from !== undefined) throw new TypeError('a bug')
-      const opened = await fileOpener()(path, reference)
+      const opened = await local(path, reference)
       const storage = { ...opened.storage, name: path, size: opened.storage.size, identity: 'x' }
       return {
         ...opened,

@@ -86,7 +86,12 @@ async function openDiskChain(disk: DomainDisk, options: OpenImagesOptions): Prom
   return openChain(
     { name: disk.source!, format: disk.format ?? 'raw' },
     {
-      open: fileOpener({ mapPath: path => mapSource(rules, path), blocking: options.blocking === true }),
+      open: fileOpener({
+        references: 'local',
+        mapPath: path => mapSource(rules, path),
+        blocking: options.blocking === true,
+      }),
+      probe: true,
       engine: options.engine,
       backing,
       backingGoesOn: disk.backingStoreGoesOn === true,

@@ -25,6 +25,20 @@ export function parseBackingName(name: string): BackingReference {
 }
 
 /**
+ * A name relative to an image's folder, put together as QEMU does (path_combine): as text. Taking `..` out would
+ * lead elsewhere behind a symbolic link, to a file that may have a bitmap of that name too.
+ */
+export function besideImage(image: string, path: string): string {
+  return image.slice(0, image.lastIndexOf('/') + 1) + path
+}
+
+/** A backing file's name as `qemu-img info` shows it in full: absolute ones and those with a protocol stay. */
+export function fullBackingName(image: string, name: string): string {
+  // A protocol is what precedes a colon, unless a slash comes first.
+  return /^(\/|[^/]*:)/.test(name) ? name : besideImage(image, name)
+}
+
+/**
  * A path that no image's folder is put before: QEMU takes a relative one from the folder that its process runs in,
  * which nobody knows here. Another file of that name would be a wrong answer without a word.
  */

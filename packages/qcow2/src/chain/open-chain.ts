@@ -16,6 +16,8 @@ export interface ImageReference {
   readonly format: string | undefined
   /** The layer that refers to it; undefined for the top. */
   readonly from: ChainLayer | undefined
+  /** What it is to be (default: `backing`, or the top itself). */
+  readonly use?: 'data-file'
   /** The name is a path whatever it looks like: the caller's, not one from an image. */
   readonly plain?: boolean
 }
@@ -61,6 +63,11 @@ export interface OpenChainOptions {
   readonly backing?: readonly { readonly name: string; readonly format: string | undefined }[] | undefined
   /** After the last of `backing` the image itself says what comes next. Default: the chain ends there. */
   readonly backingGoesOn?: boolean
+  /**
+   * A backing file's format may be found by looking into it, where the image above does not say it. The default is to
+   * deny: a guest can write an image's header into its raw disk, and choose with it what its host reads.
+   */
+  readonly probe?: boolean
 }
 
 /**
@@ -151,6 +158,12 @@ async function openLayer(
   }
   seen.add(storage.identity)
   try {
+    if (reference.format === undefined && reference.from !== undefined && !options.probe) {
+      const message =
+        `${reference.from.filename} does not say which format its backing file ${filename} has, and it may not be ` +
+        'found by looking (qemu-img rebase -u -F says it)'
+      return failed(new Qcow2Error('reference-denied', message, { reference: reference.name }), place)
+    }
     const format = reference.format ?? (await probeFormat(storage))
     if (format !== 'qcow2') {
       const problem = depth > 0 && !endsChain.has(format) ? unreadableFormat(filename, format) : undefined
@@ -160,11 +173,11 @@ async function openLayer(
     if (
       reference.format === undefined &&
       reference.from !== undefined &&
-      inspection.backingFile !== undefined
+      (inspection.backingFile ?? inspection.dataFile) !== undefined
     ) {
       const message =
         `${reference.from.filename} does not say which format its backing file ${filename} has; it looks like ` +
-        'qcow2 with a backing file of its own, which is not followed (qemu-img rebase -u -F can say the format)'
+        'qcow2 that refers to another file, which is not followed (qemu-img rebase -u -F can say the format)'
       return failed(new Qcow2Error('reference-denied', message, { reference: reference.name }), {
         ...place,
         format,
