@@ -9,9 +9,10 @@ export function memoryStorage(bytes: Uint8Array, name = 'memory'): ImageStorage 
     name,
     size: bytes.byteLength,
     identity: `memory:${made++}`,
-    async readInto(target, offset) {
+    async readInto(target, offset, { signal } = {}) {
       if (closed) throw new Error(`${name} is closed`)
       checkRange(storage, offset, target.byteLength)
+      signal?.throwIfAborted()
       target.set(bytes.subarray(offset, offset + target.byteLength))
     },
     async close() {
