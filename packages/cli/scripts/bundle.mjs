@@ -50,6 +50,8 @@ const { metafile } = await build({
   plugins: [apart, noPrograms],
   // Else esbuild would leave import() as it is, and Node would start its ES module loader for it.
   supported: { 'dynamic-import': false },
+  // Has a binary of its own, and may be missing: see qcow2/src/node/native.ts.
+  external: ['koffi'],
   bundle: true,
   platform: 'node',
   format: 'cjs',
