@@ -1,16 +1,22 @@
 // What every ImageStorage must do, whatever the bytes come from.
-import { chmodSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { getEventListeners } from 'node:events'
+import { chmodSync, mkdirSync, openAsBlob, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { Random, runSync, tempDir } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
 import { type ImageStorage, memoryStorage, readBytes, ShortReadError } from '../src/index.js'
 import { openFile } from '../src/node/index.js'
+import { blobStorage } from '../src/storage/blob.js'
+import { openHttp } from '../src/storage/http.js'
+import { rangeServer, serve } from './http-server.js'
 
 const dir = tempDir()
 const SIZE = 3 * 65536 + 512
-const content = new Random('storage').bytes(SIZE)
+const content = new Uint8Array(new Random('storage').bytes(SIZE))
 const loops: string[] = []
+const server = await serve(rangeServer(content))
 
-afterAll(() => {
+afterAll(async () => {
+  await server.close()
   for (const device of loops) runSync('losetup', ['-d', device], { accept: 'any' })
   dir.remove()
 })
@@ -37,18 +43,31 @@ function blockDevice(name: string): string | undefined {
 const device = blockDevice('device')
 const label = device === undefined ? ' [skipped: needs losetup and the right to use it]' : ''
 
-const storages: { name: string; open(): Promise<ImageStorage>; skip?: boolean }[] = [
-  { name: 'memory', open: async () => memoryStorage(content.slice()) },
+interface Subject {
+  name: string
+  open(): Promise<ImageStorage>
+  skip?: boolean
+  /** A read is over before its caller can abort it. */
+  immediate?: boolean
+}
+
+const storages: Subject[] = [
+  { name: 'memory', open: async () => memoryStorage(content.slice()), immediate: true },
   {
     name: 'memory, a part of a larger buffer',
     open: async () => memoryStorage(new Uint8Array([9, ...content, 9]).subarray(1, SIZE + 1)),
+    immediate: true,
   },
   { name: 'file', open: () => openFile(written('file')) },
   { name: 'file, on this thread', open: () => openFile(written('blocking'), { blocking: true }) },
   { name: `block device${label}`, open: () => openFile(device!), skip: device === undefined },
+  { name: 'Blob', open: async () => blobStorage(new Blob([content])) },
+  { name: 'Blob of a file', open: async () => blobStorage(await openAsBlob(written('blob'))) },
+  { name: 'File', open: async () => blobStorage(new File([content], 'disk.qcow2')) },
+  { name: 'HTTP', open: () => openHttp(server.url) },
 ]
 
-for (const { name, open, skip = false } of storages) {
+for (const { name, open, skip = false, immediate = false } of storages) {
   describe.skipIf(skip)(name, () => {
     const using = async (use: (storage: ImageStorage) => Promise<void>): Promise<void> => {
       const storage = await open()
@@ -128,6 +147,75 @@ for (const { name, open, skip = false } of storages) {
         await Promise.all(reads)
       }))
 
+    it('with a signal that is aborted: its reason, and nothing is read', () =>
+      using(async storage => {
+        const reason = new Error('enough')
+        for (const length of [0, 10]) {
+          const target = new Uint8Array(length).fill(0xee)
+          await expect(storage.readInto(target, 0, { signal: AbortSignal.abort(reason) })).rejects.toBe(
+            reason,
+          )
+          expect([...target]).toEqual(new Array(length).fill(0xee))
+        }
+      }))
+
+    it('with a signal that is aborted meanwhile: its reason', () =>
+      using(async storage => {
+        const controller = new AbortController()
+        const read = readBytes(storage, 0, SIZE, { signal: controller.signal })
+        const reason = new Error('enough')
+        controller.abort(reason)
+        if (immediate) expect(Buffer.compare(await read, content)).toBe(0)
+        else await expect(read).rejects.toBe(reason)
+        // Another read is none the worse.
+        expect(await readBytes(storage, 10, 20)).toEqual(content.subarray(10, 30))
+      }))
+
+    it('with a signal that is not aborted: as without, and nothing listens to it later', () =>
+      using(async storage => {
+        const { signal } = new AbortController()
+        expect(await readBytes(storage, 5, 10, { signal })).toEqual(content.subarray(5, 15))
+        await readBytes(storage, 5, 0, { signal })
+        await expect(readBytes(storage, SIZE, 1, { signal })).rejects.toThrow(RangeError)
+        expect(getEventListeners(signal, 'abort')).toEqual([])
+      }))
+
+    it('says what is near in whole bytes, if at all', () =>
+      using(async storage => {
+        expect(storage.nearBytes ?? 0).toBeGreaterThanOrEqual(0)
+        expect(Number.isSafeInteger(storage.nearBytes ?? 0)).toBe(true)
+      }))
+
+    it('tells what is stored, if at all, from every offset to the end', () =>
+      using(async storage => {
+        if (storage.storedRun === undefined) return
+        for (const from of [0, 1, 65535, SIZE - 1]) {
+          let offset = from
+          while (offset < SIZE) {
+            const { data, end } = await storage.storedRun(offset)
+            // Random bytes: a hole would be a lie.
+            expect(data).toBe(true)
+            expect(end).toBeGreaterThan(offset)
+            offset = end
+          }
+          expect(offset).toBe(SIZE)
+        }
+        for (const offset of [SIZE, -1, 0.5, Number.NaN]) {
+          await expect(storage.storedRun(offset)).rejects.toThrow(RangeError)
+        }
+      }))
+
+    it('closed while it reads: the read ends, well or not, and close too', async () => {
+      const storage = await open()
+      const read = readBytes(storage, 0, SIZE).catch((error: Error) => error)
+      await storage.close()
+      const result = await read
+      if (result instanceof Error) expect(result.message).toMatch(/closed/)
+      else expect(Buffer.compare(result, content)).toBe(0)
+      await expect(storage.readInto(new Uint8Array(1), 0)).rejects.toThrow(/closed/)
+      await expect(storage.storedRun?.(0) ?? Promise.reject(new Error('closed'))).rejects.toThrow(/closed/)
+    })
+
     it('throws once it is closed; may be closed twice', async () => {
       const storage = await open()
       await storage.close()
@@ -137,7 +225,92 @@ for (const { name, open, skip = false } of storages) {
   })
 }
 
+describe('memory', () => {
+  it('knows of no holes', () => expect(memoryStorage(content).storedRun).toBeUndefined())
+})
+
+describe('Blobs', () => {
+  it('are called by the name they have', () => {
+    expect(blobStorage(new File([content], 'disk.qcow2')).name).toBe('disk.qcow2')
+    expect(blobStorage(new Blob([content])).name).toBe('blob')
+    expect(blobStorage(new Blob([content]), 'upload').name).toBe('upload')
+  })
+
+  it('are the same if it is the same object', () => {
+    const blob = new Blob([content])
+    expect(blobStorage(blob).identity).toBe(blobStorage(blob, 'other').identity)
+    expect(blobStorage(blob).identity).not.toBe(blobStorage(new Blob([content])).identity)
+  })
+
+  it('of a file that changed since: read-failed', async () => {
+    const file = written('chosen')
+    const storage = blobStorage(await openAsBlob(file))
+    expect(await readBytes(storage, 0, 4)).toEqual(content.subarray(0, 4))
+    truncateSync(file, 1000)
+    await expect(readBytes(storage, 0, 4)).rejects.toMatchObject({
+      name: 'Qcow2Error',
+      code: 'read-failed',
+      cause: expect.objectContaining({ name: 'NotReadableError' }),
+    })
+  })
+
+  it('that give less than they should: ShortReadError, never zeros', async () => {
+    const blob = new Blob([content])
+    blob.slice = () => new Blob([content.subarray(0, 7)])
+    await expect(readBytes(blobStorage(blob), 0, 10)).rejects.toMatchObject({
+      code: 'short-read',
+      details: { got: 7, length: 10, offset: 0 },
+    })
+  })
+
+  it('are read in pieces, and no further once aborted', async () => {
+    const long = new Uint8Array(9 * 2 ** 20 + 3)
+    for (let at = 0; at < long.byteLength; at += 997) long[at] = at
+    const blob = new Blob([long])
+    const pieces: number[] = []
+    const slice = blob.slice.bind(blob)
+    blob.slice = (start, end) => {
+      pieces.push(end! - start!)
+      return slice(start, end)
+    }
+    const storage = blobStorage(blob)
+    expect(Buffer.compare(await readBytes(storage, 0, long.byteLength), long)).toBe(0)
+    expect(pieces).toEqual([4 * 2 ** 20, 4 * 2 ** 20, 2 ** 20 + 3])
+    pieces.length = 0
+    const controller = new AbortController()
+    const read = readBytes(storage, 0, long.byteLength, { signal: controller.signal })
+    controller.abort()
+    await expect(read).rejects.toMatchObject({ name: 'AbortError' })
+    expect(pieces).toEqual([4 * 2 ** 20])
+  })
+})
+
 describe('files', () => {
+  it.each([
+    ['in the pool', false],
+    ['on this thread', true],
+  ])('large ones are read in pieces, so that a signal is seen: %s', async (_, blocking) => {
+    const size = 40 * 2 ** 20 + 3
+    const long = dir.file('long')
+    writeFileSync(long, content)
+    truncateSync(long, size)
+    const storage = await openFile(long, { blocking })
+    const whole = await readBytes(storage, 0, size)
+    expect(Buffer.compare(whole.subarray(0, SIZE), content)).toBe(0)
+    expect(whole.subarray(SIZE).every(byte => byte === 0)).toBe(true)
+    const controller = new AbortController()
+    const target = new Uint8Array(size).fill(0xee)
+    const read = storage.readInto(target, 0, { signal: controller.signal })
+    setImmediate(() => controller.abort())
+    await expect(read).rejects.toMatchObject({ name: 'AbortError' })
+    expect(target.at(-1)).toBe(0xee)
+    // What the kernel had begun has ended: nothing is written from now on.
+    const left = target.slice()
+    await new Promise(resolve => setTimeout(resolve, 50))
+    expect(Buffer.compare(target, left)).toBe(0)
+    await storage.close()
+  })
+
   it('that became shorter: ShortReadError, never zeros', async () => {
     const file = written('shrinks')
     const storage = await openFile(file)
@@ -199,6 +372,12 @@ describe('files', () => {
 })
 
 describe.skipIf(device === undefined)(`block devices${label}`, () => {
+  it('do not tell of holes', async () => {
+    const storage = await openFile(device!)
+    expect(storage.storedRun).toBeUndefined()
+    await storage.close()
+  })
+
   it('are one by whatever node', async () => {
     const [major, minor] = runSync('stat', ['-c', '%Hr %Lr', device!]).stdout.trim().split(' ')
     const other = dir.file('node')
