@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { compileNative } from './engine/native.js'
 import { runEngine } from './engine/run.js'
+import { isChosen } from './harness/chosen.js'
 import { runProcesses } from './process/run.js'
 import { registry } from './registry.js'
 import { describeMachine } from './report/machine.js'
@@ -14,8 +15,8 @@ import { renderTerminal } from './report/terminal.js'
 const usage = `Usage: npm run bench -- [--quick] [--only NAME] [--write]
 
   --quick      rough figures: fewer sizes, patterns and rounds
-  --only NAME  one benchmark (--list names them)
-  --write      writes docs/benchmarks.md and docs/benchmarks.svg
+  --only NAME  one benchmark, or all whose names begin so (--list names them)
+  --write      writes docs/benchmarks.md and docs/benchmarks.svg; with --only, with the others as last measured
   --render     the same from the last run of all, without measuring
   --list       what there is
 `
@@ -66,19 +67,35 @@ function main(): number {
     writeDocuments(loadResults())
     return 0
   }
-  if (only !== undefined && !registry.some(({ name }) => name === only)) {
+  if (only !== undefined && !registry.some(({ name }) => isChosen(name, only))) {
     throw new RangeError(`no benchmark ${only}: --list names them`)
   }
-  if (write && only !== undefined) throw new RangeError('--write is for a run of all: leave out --only')
+  if (write && quick) throw new RangeError('--write is for figures that hold: leave out --quick')
   const { results, failures } = measure(quick, only)
   say(renderTerminal(results))
-  if (only === undefined) {
-    saveResults(results)
+  if (only === undefined || write) {
+    const all = only === undefined ? results : merged(loadResults(), results)
+    saveResults(all)
     process.stderr.write(`All figures: ${resultsFile}\n`)
-    if (write) writeDocuments(results)
+    if (write) writeDocuments(all)
   }
   for (const failure of failures) process.stderr.write(`bench: ${failure}\n`)
   return failures.length > 0 ? 1 : 0
+}
+
+/** Each benchmark is a run of its own with its peers: its newer figures take the place of the older. */
+function merged(older: Results, newer: Results): Results {
+  const place = (name: string) => registry.findIndex(each => each.name === name)
+  const join = <T extends { benchmark: string }>(before: readonly T[], after: readonly T[]): T[] =>
+    [...before.filter(({ benchmark }) => !after.some(each => each.benchmark === benchmark)), ...after].sort(
+      (a, b) => place(a.benchmark) - place(b.benchmark),
+    )
+  return {
+    ...newer,
+    notes: [...new Set([...older.notes, ...newer.notes])],
+    engine: join(older.engine, newer.engine),
+    process: join(older.process, newer.process),
+  }
 }
 
 function say(text: string): number {

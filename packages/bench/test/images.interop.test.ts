@@ -76,7 +76,7 @@ describe.skipIf(peers.skip)(`the commands that are timed${peers.label}`, () => {
   it('list what qemu-img lists', () => {
     const { file } = gallery.image('small')
     sameBitmaps(file)
-    expect(timeCommand(benchmark('info-1t').tidemark(file))).toBeGreaterThan(0)
+    expect(timeCommand(benchmark('info-1t').tidemark(file, gallery.path('out')))).toBeGreaterThan(0)
   })
 
   it('unite what qemu-img merges', () => {
@@ -85,7 +85,7 @@ describe.skipIf(peers.skip)(`the commands that are timed${peers.label}`, () => {
     const { peer, check } = benchmark('union-extents')
     const copy = gallery.path('merged.qcow2')
     freshCopy(file, copy)
-    timeCommand(peer!.command(copy))
+    timeCommand(peer!.command(copy, gallery.path('out')))
     check!(gallery, { image: file, afterPeer: copy })
     // And it notices where nothing was merged.
     expect(() => check!(gallery, { image: file, afterPeer: file })).toThrow('dirty bytes')

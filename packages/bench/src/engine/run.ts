@@ -1,3 +1,4 @@
+import { isChosen } from '../harness/chosen.js'
 import { type RoundOptions, timeInTurn } from '../harness/rounds.js'
 import type { Summary } from '../harness/statistics.js'
 import { makeField, sizes } from './field.js'
@@ -30,7 +31,7 @@ const largePatterns = new Set(['1 %', 'clustered'])
 /** Measures all of the engine's benchmarks. */
 export function runEngine(options: EngineRunOptions): EngineResult[] {
   const { quick, natives, only, progress } = options
-  const chosen = engineBenchmarks.filter(({ name }) => only === undefined || name === only)
+  const chosen = engineBenchmarks.filter(({ name }) => isChosen(name, only))
   const rounds: RoundOptions = quick
     ? { rounds: 5, budgetMs: 150, batchMs: 1 }
     : { rounds: 15, budgetMs: 600, batchMs: 4 }

@@ -1,6 +1,7 @@
-import { closeSync, openSync, readSync, rmSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { closeSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
-import { type Command, jsonOf, outputTo, qemuImg, tidemark } from './command.js'
+import { type Command, jsonOf, outputTo, qemuImg, tidemark, timeCommand } from './command.js'
 
 interface Info {
   'format-specific': {
@@ -50,4 +51,30 @@ export function countDirtyBytes(command: Command, scratchFile: string): number {
   }
   if (rest !== '') throw new Error('the last line is not whole')
   return total
+}
+
+/** @throws Error where a dump is not what qemu-img makes of the image */
+export function sameData(image: string, path: (name: string) => string): void {
+  const [ours, theirs] = [path('ours'), path('theirs')]
+  try {
+    timeCommand(tidemark('dump', '-o', ours, image))
+    timeCommand(qemuImg('convert', '-O', 'raw', image, theirs))
+    timeCommand({ program: 'cmp', args: [ours, theirs] })
+  } finally {
+    for (const file of [ours, theirs]) rmSync(file, { force: true })
+  }
+}
+
+/** @throws Error where the map of an image is not qemu-img's, to the byte but for white space */
+export function sameMap(image: string, path: (name: string) => string): void {
+  const [ours, theirs] = [path('ours'), path('theirs')]
+  try {
+    outputTo(tidemark('map', '--output', 'json', image), ours)
+    outputTo(qemuImg('map', '--output=json', image), theirs)
+    const digest = (file: string) =>
+      createHash('sha256').update(readFileSync(file, 'latin1').replaceAll(/\s/g, '')).digest('hex')
+    if (digest(ours) !== digest(theirs)) throw new Error(`${image}: map differs from qemu-img's`)
+  } finally {
+    for (const file of [ours, theirs]) rmSync(file, { force: true })
+  }
 }

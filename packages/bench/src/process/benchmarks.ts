@@ -1,5 +1,5 @@
 import { copyFileSync, rmSync } from 'node:fs'
-import { countDirtyBytes, sameBitmaps, sameDirtyBytes } from './answers.js'
+import { countDirtyBytes, sameBitmaps, sameData, sameDirtyBytes, sameMap } from './answers.js'
 import { bareNode, type Command, qemuImg, tidemark } from './command.js'
 import type { Gallery, ImageName } from './images.js'
 
@@ -16,11 +16,12 @@ export interface ProcessBenchmark {
   name: string
   title: string
   image?: ImageName
-  tidemark(file: string): Command
+  /** `out` is a file that it may write. */
+  tidemark(file: string, out: string): Command
   /** Who does the same work, or the nearest to it; none where only memory is looked at. */
   peer?: {
     name: string
-    command(file: string): Command
+    command(file: string, out: string): Command
     /** It changes the image: each run has a fresh copy. */
     writes?: boolean
     /** One run only, and none in a quick one: it takes a minute. */
@@ -44,6 +45,41 @@ const merge = (source: string, destination: string) => ({
 const map = (file: string, names: readonly string[], ...args: string[]) =>
   tidemark('map', file, ...names.flatMap(name => ['--bitmap', name]), ...args)
 const ofInfo: ProcessBenchmark['check'] = (_, { image }) => sameBitmaps(image)
+
+const dump = (file: string, out: string) => tidemark('dump', '-o', out, file)
+const convert = {
+  name: 'qemu-img convert',
+  command: (file: string, out: string) => qemuImg('convert', '-O', 'raw', file, out),
+}
+const nbdcopy = {
+  name: 'nbdcopy',
+  command: (file: string, out: string): Command => ({
+    program: 'nbdcopy',
+    args: ['--', '[', 'qemu-nbd', '-r', '-f', 'qcow2', file, ']', out],
+  }),
+}
+const ofDump: ProcessBenchmark['check'] = (gallery, { image }) => sameData(image, path => gallery.path(path))
+
+const dumps: readonly ProcessBenchmark[] = (
+  [
+    ['plain', 'data-plain', '1 GiB, all allocated'],
+    ['half', 'data-half', '2 GiB, every other MiB allocated'],
+    ['zlib', 'data-zlib', '512 MiB, zlib'],
+    ['zstd', 'data-zstd', '512 MiB, zstd'],
+  ] as const
+).flatMap(([name, image, title]) => [
+  {
+    name: `dump-${name}`,
+    title: `dump, ${title}`,
+    image,
+    tidemark: dump,
+    peer: convert,
+    check: ofDump,
+    // 0.8 times as fast.
+    ...(name === 'plain' ? { target: { share: 1 / 0.8 } } : {}),
+  },
+  { name: `dump-${name}-nbd`, title: `dump, ${title}`, image, tidemark: dump, peer: nbdcopy },
+])
 
 export const processBenchmarks: readonly ProcessBenchmark[] = [
   {
@@ -164,6 +200,16 @@ export const processBenchmarks: readonly ProcessBenchmark[] = [
     target: { peakBytes: 80 * MB },
     rounds: 1,
   },
+  {
+    name: 'map-1t',
+    title: 'map of a 1 TiB disk in 1,048,576 extents, tables strewn over the file',
+    image: 'map-1t',
+    tidemark: file => tidemark('map', '--output', 'json', file),
+    peer: { name: 'qemu-img map', command: file => qemuImg('map', '--output=json', file) },
+    check: (gallery, { image }) => sameMap(image, path => gallery.path(path)),
+    target: { share: 1 },
+  },
+  ...dumps,
 ]
 
 /** A fresh copy of an image, settled on disk so that its writing is not in the next one's time. */

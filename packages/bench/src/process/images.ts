@@ -1,11 +1,12 @@
 import { Random } from '@tidemark/testkit'
 import { strewClusters } from '../engine/patterns.js'
+import { type DataImageName, dataImages } from './data-images.js'
 import { type StreamedBitmap, writeStreamedImage } from './image-writer.js'
 
 const GiB = 2 ** 30
 const TiB = 2 ** 40
 
-export type ImageName =
+export type BitmapImageName =
   | 'small'
   | '1t'
   | '16t'
@@ -14,6 +15,8 @@ export type ImageName =
   | '16t-31x512m'
   | '10000-bitmaps'
   | '65535-bitmaps'
+
+export type ImageName = BitmapImageName | DataImageName
 
 /** Runs of some 256 dirty granules, some 16,384 apart, as in the engine's benchmarks. */
 function clustered(name: string, granularityBits: number): StreamedBitmap {
@@ -36,7 +39,7 @@ function mostlyHoles(name: string): StreamedBitmap {
 const many = (count: number): StreamedBitmap[] =>
   Array.from({ length: count }, (_, i) => ({ name: `b${i}`, granularityBits: 16 }))
 
-const makers: Record<ImageName, { virtualSize: number; bitmaps: () => StreamedBitmap[] }> = {
+const makers: Record<BitmapImageName, { virtualSize: number; bitmaps: () => StreamedBitmap[] }> = {
   small: { virtualSize: 10 * GiB, bitmaps: () => [clustered('a', 16), clustered('b', 16)] },
   '1t': { virtualSize: TiB, bitmaps: () => [clustered('a', 16), clustered('b', 16)] },
   '16t': { virtualSize: 16 * TiB, bitmaps: () => [clustered('a', 16), clustered('b', 16)] },
@@ -56,12 +59,21 @@ const makers: Record<ImageName, { virtualSize: number; bitmaps: () => StreamedBi
   '65535-bitmaps': { virtualSize: GiB, bitmaps: () => many(65_535) },
 }
 
-export const imageNames = Object.keys(makers) as ImageName[]
+export const imageNames = [...Object.keys(makers), ...Object.keys(dataImages)] as ImageName[]
 
 /** An image on disk, and how many bits each of its bitmaps has. */
 export interface MadeImage {
   file: string
   counts: number[]
+}
+
+function make(name: ImageName, file: string): number[] {
+  if (name in dataImages) {
+    dataImages[name as DataImageName](file)
+    return []
+  }
+  const { virtualSize, bitmaps } = makers[name as BitmapImageName]
+  return writeStreamedImage(file, { virtualSize, bitmaps: bitmaps() })
 }
 
 /** Makes images when they are first asked for. The folder is the caller's. */
@@ -77,8 +89,7 @@ export class Gallery {
     let made = this.#made.get(name)
     if (!made) {
       const file = `${this.#folder}/${name}.qcow2`
-      const { virtualSize, bitmaps } = makers[name]
-      made = { file, counts: writeStreamedImage(file, { virtualSize, bitmaps: bitmaps() }) }
+      made = { file, counts: make(name, file) }
       this.#made.set(name, made)
     }
     return made

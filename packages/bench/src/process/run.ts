@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { missingPeers, tempDir } from '@tidemark/testkit'
+import { isChosen } from '../harness/chosen.js'
 import { type Summary, summarise } from '../harness/statistics.js'
 import { freshCopy, type ProcessBenchmark, processBenchmarks } from './benchmarks.js'
 import { type Command, timeCommand, weighCommand } from './command.js'
@@ -37,16 +38,20 @@ export function runProcesses({ quick, only, progress }: ProcessRunOptions): {
   const notes: string[] = []
   const noQemu = missingPeers('qemu-img').length > 0
   if (noQemu) notes.push('no qemu-img: it is left out')
+  const noNbdcopy = missingPeers('nbdinfo', 'qemu-nbd').length > 0
+  if (noNbdcopy) notes.push('no nbdcopy or qemu-nbd: they are left out')
   if (missingPeers('time').length > 0) notes.push('no GNU time: memory was not measured')
   const dir = tempDir()
   try {
     const gallery = new Gallery(dir.path)
-    const chosen = processBenchmarks.filter(({ name }) => only === undefined || name === only)
+    const chosen = processBenchmarks.filter(({ name }) => isChosen(name, only))
     const results: ProcessResult[] = []
     const failures: string[] = []
     for (const benchmark of chosen) {
       progress(benchmark.title)
-      const leaveOut = noQemu && benchmark.peer?.name.startsWith('qemu-img')
+      const leaveOut =
+        (noQemu && benchmark.peer?.name.startsWith('qemu-img')) ||
+        (noNbdcopy && benchmark.peer?.name === 'nbdcopy')
       const { peer, ...alone } = benchmark
       const lone = leaveOut || (quick && peer?.slow)
       try {
@@ -66,13 +71,14 @@ function measure(benchmark: ProcessBenchmark, gallery: Gallery, quick: boolean):
   const { peer } = benchmark
   const image = benchmark.image ? gallery.image(benchmark.image).file : ''
   const copy = peer?.writes ? gallery.path('copy.qcow2') : image
+  const out = gallery.path('out')
   // What was just written must not be written back while another is timed; and holes, which nobody has written, are
   // in the page cache only once they were read: 16 GiB of them take a minute the first time.
   spawnSync('sync')
   if (image) spawnSync('cat', [image], { stdio: 'ignore' })
   const rounds = quick ? Math.min(QUICK_ROUNDS, benchmark.rounds ?? ROUNDS) : (benchmark.rounds ?? ROUNDS)
-  const ours = track('tidemark', benchmark.tidemark(image), gallery.path('rss'))
-  const theirs = peer && track(peer.name, peer.command(copy), gallery.path('rss'))
+  const ours = track('tidemark', benchmark.tidemark(image, out), gallery.path('rss'))
+  const theirs = peer && track(peer.name, peer.command(copy, out), gallery.path('rss'))
   for (let round = 0; round < rounds; round++) {
     ours.run()
     if (!theirs || (peer.slow && round > 0)) continue
@@ -84,6 +90,7 @@ function measure(benchmark: ProcessBenchmark, gallery: Gallery, quick: boolean):
   }
   benchmark.check?.(gallery, { image, afterPeer: peer ? copy : undefined })
   if (peer?.writes) rmSync(copy)
+  rmSync(out, { force: true })
   return {
     benchmark: benchmark.name,
     tidemark: ours.measured(),
