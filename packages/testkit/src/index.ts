@@ -1,4 +1,5 @@
 export * from './bytes.js'
+export * from './data-oracle.js'
 export { type DirtyMaps, type Example, makeWebshop, type Verdicts } from './example-webshop.js'
 export { type BackupOutcome, backupXml, type Verdict } from './libvirt-backup.js'
 export { labUser } from './libvirt-home.js'
@@ -14,6 +15,19 @@ export type { CreateOptions, MapExtent, QemuImgCheck, QemuImgInfo, QemuImgQcow2I
 export * as qemuImg from './qemu-img.js'
 export * from './qemu-io.js'
 export * from './random.js'
+export {
+  coverageOf,
+  type DataAxis,
+  type DataFeatures,
+  dataAxes,
+} from './random-data-coverage.js'
+export {
+  type DataLayer,
+  type DataSnapshot,
+  makeRandomDataImage,
+  openArgsOf,
+  type RandomDataImage,
+} from './random-data-image.js'
 export * from './random-image.js'
 export * from './run.js'
 export * from './storage-daemon.js'

@@ -24,11 +24,23 @@ export async function qemuIo(
   commands: readonly string[],
   options: QemuIoOptions = {},
 ): Promise<RunResult> {
-  const result = await run('qemu-io', qemuIoArgs(file, commands, options), timeoutOf(options))
+  return judged(await run('qemu-io', qemuIoArgs(file, commands, options), timeoutOf(options)), file, commands)
+}
+
+/** The same for an image that is named by arguments of its own (`--object`, `--image-opts`), as LUKS needs it. */
+export async function runQemuIo(
+  openArgs: readonly string[],
+  commands: readonly string[],
+): Promise<RunResult> {
+  const args = [...commands.flatMap(command => ['-c', command]), ...openArgs]
+  return judged(await run('qemu-io', args), openArgs.join(' '), commands)
+}
+
+function judged(result: RunResult, what: string, commands: readonly string[]): RunResult {
   const words =
     /(.*(?:failed|Pattern verification|command ".*" not found|bad argument|non-numeric|not a valid|invalid|out of range).*)/i
   const failure = words.exec(result.stdout + result.stderr)
-  if (failure) throw new Error(`qemu-io ${file} ${JSON.stringify(commands)}: ${failure[1]}`)
+  if (failure) throw new Error(`qemu-io ${what} ${JSON.stringify(commands)}: ${failure[1]}`)
   return result
 }
 
