@@ -1,4 +1,4 @@
-import { copyFileSync, rmSync, statSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import type { MapExtent, QemuImgInfo } from './qemu-img.js'
 import { type DataLayer, type DataSnapshot, openArgsOf, type RandomDataImage } from './random-data-image.js'
 import { run } from './run.js'
@@ -81,9 +81,9 @@ async function wentBack<T>(
   snapshot: DataSnapshot,
   look: (openArgs: readonly string[]) => Promise<T>,
 ): Promise<T> {
-  // Beside the image, for its backing file's relative name.
+  // Beside the image, for its backing file's relative name; and with its holes, for they show in its map.
   const copy = `${image.file}.${snapshot.id}.back`
-  copyFileSync(image.file, copy)
+  await run('cp', ['--sparse=auto', image.file, copy])
   try {
     const openArgs = openArgsOf(copy, image.layers, image.passphraseFile)
     // An id is looked for before a name, and a name can be another's id.
