@@ -1,9 +1,10 @@
 // The README's examples are programs: each runs as it stands, against the built package.
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { tempDir, writeQcow2 } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
+import { dataImage } from './data-image.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const blocks = [
@@ -22,6 +23,9 @@ writeQcow2(dir.file('disk.qcow2'), {
     { name: 'tuesday', granularityBits: 9, dirty: [300] },
   ],
 })
+const greeting = new Uint8Array(65536)
+greeting.set(new TextEncoder().encode('Hello from the guest'))
+writeFileSync(dir.file('vm.qcow2'), dataImage({ l2: [greeting] }).bytes)
 
 describe('README', () => {
   it('has examples', () => expect(blocks.length).toBeGreaterThanOrEqual(3))
@@ -29,7 +33,7 @@ describe('README', () => {
   it.each(blocks.map(([, title, code]) => [title!, code!]))('%s', (_, code) => {
     // A comment at a line's end is what the line prints.
     const expected = [...code.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(([, text]) => text!)
-    const input = code.replaceAll("'disk.qcow2'", JSON.stringify(dir.file('disk.qcow2')))
+    const input = code.replace(/'(disk|vm)\.qcow2'/g, (_, name) => JSON.stringify(dir.file(`${name}.qcow2`)))
     const printed = execFileSync(process.execPath, ['--input-type=module'], {
       cwd: root,
       input,
