@@ -1,4 +1,5 @@
 // Servers that do not do what they should: an error, a second attempt, never bytes of another image.
+import { getEventListeners } from 'node:events'
 import type { RequestListener } from 'node:http'
 import { gzipSync } from 'node:zlib'
 import { Random } from '@tidemark/testkit'
@@ -351,6 +352,28 @@ describe('what may pass', () => {
     await expect(readBytes(storage, 0, 10_000)).rejects.toMatchObject(failure('read-failed', /changed/))
   })
 
+  it('a connection that breaks behind the last byte: all is there', async () => {
+    const server = await serving(good)
+    let asked = 0
+    const storage = await openHttp(server.url, {
+      fetch: async (input, init) => {
+        const { body, headers, status } = await fetch(input, init)
+        if (asked++ === 0) return new Response(body, { headers, status })
+        const reader = body!.getReader()
+        const broken = new ReadableStream({
+          async pull(controller) {
+            const { done, value } = await reader.read()
+            if (done) controller.error(new Error('reset'))
+            else controller.enqueue(value)
+          },
+        })
+        return new Response(broken, { headers, status })
+      },
+    })
+    expect(await readBytes(storage, 100, 100)).toEqual(content.subarray(100, 200))
+    expect(asked).toBe(2)
+  })
+
   it('a connection that always breaks: a few attempts, then an error', async () => {
     const server = await turning((_, response) => response.destroy())
     const storage = await openHttp(server.url)
@@ -424,6 +447,9 @@ describe('a signal', () => {
     expect(busy.requests.length).toBe(1)
     await expect(openHttp(silent.url, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
     expect(silent.requests.length).toBe(1)
+    const { signal } = new AbortController()
+    await openHttp((await serving(good)).url, { signal })
+    expect(getEventListeners(signal, 'abort')).toEqual([])
   })
 
   it('ends a read that waits for its turn, and no other', async () => {

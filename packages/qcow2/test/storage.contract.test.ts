@@ -382,8 +382,11 @@ describe.skipIf(device === undefined)(`block devices${label}`, () => {
     const [major, minor] = runSync('stat', ['-c', '%Hr %Lr', device!]).stdout.trim().split(' ')
     const other = dir.file('node')
     runSync('mknod', [other, 'b', major!, minor!])
-    const [a, b] = await Promise.all([openFile(device!), openFile(other)])
+    // As LVM's names are: links to /dev/dm-N.
+    symlinkSync(device!, dir.file('volume'))
+    const [a, b, c] = await Promise.all([openFile(device!), openFile(other), openFile(dir.file('volume'))])
     expect(b.identity).toBe(a.identity)
-    await Promise.all([a.close(), b.close()])
+    expect(c).toMatchObject({ identity: a.identity, size: SIZE })
+    await Promise.all([a, b, c].map(storage => storage.close()))
   })
 })

@@ -1,14 +1,5 @@
 // Holes in files, as lseek tells of them: against files whose holes are known, and against qemu-img map.
-import {
-  closeSync,
-  ftruncateSync,
-  openSync,
-  readFileSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { needs, qemuImg, Random, run, runSync, tempDir } from '@tidemark/testkit'
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
@@ -116,12 +107,15 @@ describe.skipIf(skip)(`storedRun${label}`, () => {
   })
 
   it('a file that grew since ends where it did', async () => {
-    const file = sparse(4 * MiB, [MiB, 4 * MiB])
-    const empty = sparse(4 * MiB)
-    for (const each of [file, empty]) {
-      await using(each, async storage => {
-        writeFileSync(each, new Uint8Array(MiB), { flag: 'a' })
-        expect((await runsOf(storage)).at(-1)![1]).toBe(4 * MiB)
+    for (const data of [[MiB, 4 * MiB] as const, [0, MiB] as const]) {
+      const file = sparse(4 * MiB, data)
+      await using(file, async storage => {
+        truncateSync(file, 8 * MiB)
+        const fd = openSync(file, 'r+')
+        const more = data[1] === 4 * MiB ? 4 * MiB : 6 * MiB
+        writeSync(fd, new Uint8Array(MiB).fill(1), 0, MiB, more)
+        closeSync(fd)
+        expect((await runsOf(storage)).at(-1)).toEqual([MiB, 4 * MiB, data[1] === 4 * MiB])
       })
     }
   })
