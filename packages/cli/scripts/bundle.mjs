@@ -13,14 +13,15 @@ const { version } = JSON.parse(await readFile(`${root}/package.json`, 'utf8'))
 const program = await readFile(join(root, 'src/program.ts'), 'utf8')
 const commands = [...program.matchAll(/import\('\.\/commands\/([\w-]+)\.js'\)/g)].map(([, name]) => name)
 
-/** A command is loaded from its own file, when it runs. */
+/** Loaded from files of their own: a command when it runs, the progress bar when one is shown. */
 const apart = {
-  name: 'commands-apart',
+  name: 'files-apart',
   setup(bundle) {
-    bundle.onResolve({ filter: /^\.\/commands\// }, ({ path }) => ({
-      path: path.replace('./commands/', './').replace(/\.js$/, '.cjs'),
-      external: true,
-    }))
+    bundle.onResolve({ filter: /^\.\/(commands\/[\w-]+|progress-bar)\.js$/, namespace: 'file' }, args => {
+      if (args.kind === 'import-statement') return undefined
+      const path = args.path.replace('./commands/', './').replace(/\.js$/, '.cjs')
+      return { path, external: true }
+    })
   },
 }
 
@@ -44,6 +45,7 @@ const { metafile } = await build({
   entryPoints: [
     { in: 'src/main.ts', out: 'tidemark' },
     ...commands.map(name => ({ in: `src/commands/${name}.ts`, out: name })),
+    { in: 'src/progress-bar.ts', out: 'progress-bar' },
   ],
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },

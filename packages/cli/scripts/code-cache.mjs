@@ -10,6 +10,7 @@ const images = 'examples/webshop/images'
 /** Last the command whose tidemark.cjs is kept: the most used one. */
 const runs = [
   ['map', `${images}/root.qcow2`, '--bitmap', 'monday'],
+  ['dump', `${images}/root.qcow2`],
   [
     ...['plan', 'backup', '--domain', 'webshop', '--incremental', 'monday'],
     ...['--libvirt-root', 'examples/webshop/libvirt'],

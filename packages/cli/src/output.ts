@@ -82,6 +82,11 @@ export class Output {
     else this.#warnNow(message)
   }
 
+  /** One line about what was done, for who sits in front of it. */
+  note(message: string): void {
+    if (this.format === 'human' && process.stderr.isTTY) this.#stderr.write(`${printable(message)}\n`)
+  }
+
   #warnNow(message: string): void {
     this.#stderr.write(`${this.#color(process.stderr).yellow('warning:')} ${printable(message)}\n`)
   }

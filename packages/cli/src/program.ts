@@ -1,12 +1,13 @@
 import { type LockTable, readLockTable } from '@tidemark/qcow2/node'
 import { Command, CommanderError, Option } from 'commander'
+import type { DumpOptions } from './commands/dump.js'
 import type { InfoOptions } from './commands/info.js'
 import type { MapOptions } from './commands/map.js'
 import type { PlanBackupOptions } from './commands/plan-backup.js'
 import { UsageError } from './errors.js'
 import { exitStatus } from './exit-status.js'
 import type { Output } from './output.js'
-import { parseGranularity } from './units.js'
+import { parseGranularity, parseSize } from './units.js'
 
 declare const TIDEMARK_VERSION: string
 
@@ -39,6 +40,13 @@ export function buildProgram(output: Output): Program {
     .argument('<file>', 'qcow2 or raw image')
     .option('--backing-chain', 'the images below it too, top first')
     .option('--count', "count each bitmap's dirty granules (reads the bitmaps)")
+    .option('--no-backing', 'open nothing but FILE')
+    .addOption(
+      new Option(
+        '--allow <dir>',
+        'with --backing-chain: only images below this folder; repeatable',
+      ).argParser(collect),
+    )
     .addOption(forceShare())
     .addHelpText('after', infoHelp)
     .action(
@@ -49,16 +57,14 @@ export function buildProgram(output: Output): Program {
       ),
     )
 
-  common(program.command('map'))
-    .description('List the dirty extents of a bitmap, or of several combined.')
-    .argument('<file>', 'qcow2 image')
+  references(common(program.command('map')))
+    .description("List a disk's extents over its whole chain, or the dirty extents of its bitmaps.")
+    .argument('<file>', 'qcow2 image; without --bitmap also a raw one')
+    .addOption(bitmapOption())
     .addOption(
-      new Option('--bitmap <name>', 'bitmap of FILE, or NAME@OTHERFILE; repeatable').argParser(collect),
-    )
-    .addOption(
-      new Option('--op <operation>', 'how to combine several, from left to right')
-        .choices(['union', 'intersection', 'difference', 'xor'])
-        .default('union'),
+      new Option('--op <operation>', 'how to combine several, from left to right (default: "union")').choices(
+        ['union', 'intersection', 'difference', 'xor'],
+      ),
     )
     .option(
       '--granularity <size>',
@@ -69,13 +75,35 @@ export function buildProgram(output: Output): Program {
     .addOption(new Option('--format <format>', 'json, or one extent a line').choices(['json', 'ndjson']))
     .option('--count', 'only how much is dirty')
     .option('--dirty', 'leave clean extents out')
-    .option('--force', 'read in-use and stale bitmaps too; what cannot be read counts as dirty')
+    .option('--with-data', 'tell zeros from data in dirty extents, as they are now')
+    .option('--snapshot <name>', 'without --bitmap: the disk as in this internal snapshot (id or name)')
+    .addOption(forceBitmaps())
     .addOption(forceShare())
     .addHelpText('after', mapHelp)
     .action(
       ends(async (file: string, options: MapOptions) =>
         withLocks(async locks =>
           (await import('./commands/map.js')).map(file, { ...options, locks }, output),
+        ),
+      ),
+    )
+
+  references(common(program.command('dump')))
+    .description("Write a disk's guest data as raw: to a sparse file, or to stdout.")
+    .argument('<file>', 'qcow2 or raw image')
+    .option('-o, --out <out>', "a sparse file of the disk's size, or a device; - is stdout")
+    .addOption(bitmapOption())
+    .option('--offset <size>', 'from here on', value => parseSize(value, 'offset'))
+    .option('--length <size>', 'so many bytes', value => parseSize(value, 'length'))
+    .option('--snapshot <name>', 'the disk as in this internal snapshot (id or name)')
+    .option('--passphrase-file <file>', 'what opens encrypted images (LUKS); - is stdin')
+    .addOption(forceBitmaps())
+    .addOption(forceShare())
+    .addHelpText('after', dumpHelp)
+    .action(
+      ends(async (file: string, options: DumpOptions) =>
+        withLocks(async locks =>
+          (await import('./commands/dump.js')).dump(file, { ...options, locks }, output),
         ),
       ),
     )
@@ -146,7 +174,7 @@ function usageMessage(error: CommanderError, args: readonly string[]): string {
   if (error.code === 'commander.help') {
     return args.includes('plan')
       ? 'plan what? There is: plan backup (see tidemark plan --help)'
-      : 'which command? There are: info, map, plan (see tidemark --help)'
+      : 'which command? There are: info, map, dump, plan (see tidemark --help)'
   }
   const [what = '', ...hints] = error.message.replace(/^error: /, '').split('\n')
   const hint = hints.join(' ').replace(/^\(Did you mean (.*)\?\)$/, "; did you mean '$1'?")
@@ -167,6 +195,26 @@ function forceShare(): Option {
   return new Option('-U, --force-share', 'read an image that a running QEMU holds; what it shows may be torn')
 }
 
+/** What images may refer to. */
+function references(command: Command): Command {
+  return command
+    .option('--no-backing', 'open nothing but FILE: an image from a stranger may name any file here')
+    .addOption(
+      new Option('--allow <dir>', 'open backing and data files below this folder only; repeatable').argParser(
+        collect,
+      ),
+    )
+    .option('--probe', "find out a backing file's format by looking, where the image above does not say it")
+}
+
+function bitmapOption(): Option {
+  return new Option('--bitmap <name>', 'bitmap of FILE, or NAME@OTHERFILE; repeatable').argParser(collect)
+}
+
+function forceBitmaps(): Option {
+  return new Option('--force', 'read in-use and stale bitmaps too; what cannot be read counts as dirty')
+}
+
 function collect(value: string, all: readonly string[] | undefined): readonly string[] {
   return [...(all ?? []), value]
 }
@@ -177,6 +225,7 @@ const generalHelp = `
 Examples:
   tidemark info disk.qcow2
   tidemark map disk.qcow2 --bitmap monday --output json
+  tidemark dump disk.qcow2 -o disk.raw
   tidemark plan backup --domain web --incremental monday
 
 Exit statuses:
@@ -206,21 +255,56 @@ Exit statuses:
   64   usage error`
 
 const mapHelp = `
-A bitmap stands for a set of bytes: its dirty granules, clipped to the disk.
-Operations are on those sets and exact, whatever the granularities. JSON is
-nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty. A bitmap
-is looked for in FILE alone, never silently in a backing file.
+Without --bitmap it tells what qemu-img map tells, in its JSON: what of the disk
+is stored, in which image of the chain (depth) and at which offset.
+
+With --bitmap: a bitmap stands for a set of bytes, its dirty granules clipped to
+the disk. Operations are on those sets and exact, whatever the granularities.
+JSON is nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty.
+A bitmap is looked for in FILE alone, never silently in a backing file.
 
 Examples:
+  tidemark map overlay.qcow2
   tidemark map disk.qcow2 --bitmap monday
   tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference
+  tidemark map disk.qcow2 --bitmap monday --with-data --dirty
   tidemark map overlay.qcow2 --bitmap monday --backing-chain --granularity 1M
   tidemark map top.qcow2 --bitmap b0 --bitmap b0@base.qcow2 --format ndjson
 
 Exit statuses:
   0    done
-  1    error: no such bitmap; in-use, stale (see --force) or corrupt; or a
-       writer holds the image (see -U)
+  1    error: no such bitmap or snapshot; in-use, stale (see --force) or
+       corrupt; a backing file that may not be opened; or a writer holds an
+       image (see -U)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted`
+
+const dumpHelp = `
+Data keep their place: OUT has the disk's size, with holes for zeros and for
+all that --offset, --length or --bitmap leave out. OUT is made beside its place
+and takes it when it is whole: a dump that fails, or is interrupted, leaves
+nothing behind and what was there as it was. A block device is written in place.
+To stdout go the bytes from --offset on, --length of them, zeros included, also
+where --bitmap leaves data out.
+
+A passphrase is the bytes of its file, as for QEMU's secrets; if they open
+nothing and end with a newline, it is tried without. It is asked for only if
+encrypted data are read.
+
+Examples:
+  tidemark dump disk.qcow2 -o disk.raw
+  tidemark dump overlay.qcow2 --bitmap monday -o changes.raw
+  tidemark dump disk.qcow2 --offset 1M --length 512 | hexdump -C
+  tidemark dump disk.qcow2 --snapshot before-upgrade -o /dev/vg/restored
+  tidemark dump secret.qcow2 --passphrase-file key -o secret.raw
+  tidemark dump strange.qcow2 --allow /srv/images -o strange.raw
+
+Exit statuses:
+  0    done
+  1    error: corrupt data, a wrong passphrase, no room, no such bitmap or
+       snapshot, a backing file that may not be opened; or a writer holds an
+       image (see -U)
   63   the image uses something that is not supported
   64   usage error
   130  interrupted`

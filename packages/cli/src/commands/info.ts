@@ -8,44 +8,53 @@ import {
   Qcow2Error,
   scanBitmapTables,
 } from '@tidemark/qcow2'
+import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
 import { type BitmapCount, type ImageInfo, infoToJson } from '../render/info-json.js'
-import { type ShareOptions, withChain } from './open.js'
+import { type GateOptions, type ShareOptions, withChain } from './open.js'
 
-export interface InfoOptions extends ShareOptions {
+export interface InfoOptions extends ShareOptions, Pick<GateOptions, 'backing' | 'allow'> {
   readonly backingChain?: boolean
   readonly count?: boolean
 }
 
 /** `tidemark info`: what an image says of itself. */
 export async function info(file: string, options: InfoOptions, output: Output): Promise<ExitStatus> {
-  return withChain(file, { ...options, topOnly: !options.backingChain }, output, async layers => {
-    const [top] = layers
-    // Nothing can be shown of a top that cannot be opened; of a layer below, that it cannot be.
-    if (top.problem !== undefined) throw top.problem
-    const images: ImageInfo[] = []
-    for (const layer of layers) {
-      const counts = options.count ? await countBitmaps(layer) : undefined
-      images.push({ layer, counts, findings: await findings(layer) })
-    }
-    if (output.format === 'json') {
-      const documents = images.map(infoToJson)
-      await output.json(options.backingChain ? documents : documents[0])
-    } else {
-      const { infoToText } = await import('../render/info-text.js')
-      const texts = images.map(image => infoToText(image, output.colors, output.width))
-      await output.write(texts.join('\n'))
-    }
-    const broken = layers.find(layer => layer.problem !== undefined)
-    if (broken?.problem !== undefined) throw broken.problem
-    const unsupported = layers.some(({ format, inspection }) =>
-      inspection === undefined
-        ? format !== 'raw'
-        : inspection.findings.some(({ code }) => code === 'unsupported-feature'),
-    )
-    return unsupported ? exitStatus.unsupported : exitStatus.ok
-  })
+  if (options.backingChain && options.backing === false) {
+    throw new UsageError('--backing-chain needs the images that --no-backing keeps closed: give one of them')
+  }
+  return withChain(
+    file,
+    { ...options, topOnly: !options.backingChain, probe: true },
+    output,
+    async layers => {
+      const [top] = layers
+      // Nothing can be shown of a top that cannot be opened; of a layer below, that it cannot be.
+      if (top.problem !== undefined) throw top.problem
+      const images: ImageInfo[] = []
+      for (const layer of layers) {
+        const counts = options.count ? await countBitmaps(layer) : undefined
+        images.push({ layer, counts, findings: await findings(layer) })
+      }
+      if (output.format === 'json') {
+        const documents = images.map(infoToJson)
+        await output.json(options.backingChain ? documents : documents[0])
+      } else {
+        const { infoToText } = await import('../render/info-text.js')
+        const texts = images.map(image => infoToText(image, output.colors, output.width))
+        await output.write(texts.join('\n'))
+      }
+      const broken = layers.find(layer => layer.problem !== undefined)
+      if (broken?.problem !== undefined) throw broken.problem
+      const unsupported = layers.some(({ format, inspection }) =>
+        inspection === undefined
+          ? format !== 'raw'
+          : inspection.findings.some(({ code }) => code === 'unsupported-feature'),
+      )
+      return unsupported ? exitStatus.unsupported : exitStatus.ok
+    },
+  )
 }
 
 /** What is wrong, bitmap tables included: QEMU refuses an image for one bad entry. */

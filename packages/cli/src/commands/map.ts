@@ -1,101 +1,116 @@
-import { access } from 'node:fs/promises'
 import {
-  type BitmapSource,
-  type ChainLayer,
   COMBINE_ARENA_BYTES,
   countDirty,
   createEngine,
   dirtyExtents,
-  findBitmap,
-  findingToError,
   type ImageInspection,
   type MergeOperation,
-  openBitmap,
-  Qcow2Error,
+  openDisk,
 } from '@tidemark/qcow2'
-import { CommandError, UsageError } from '../errors.js'
+import { dirtyStretches, nearOf } from '../dirty-data.js'
+import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
+import { diskMapWriter } from '../render/disk-map.js'
 import { mapWriter } from '../render/map.js'
 import { formatShare, formatSize } from '../units.js'
-import { type ShareOptions, withChain } from './open.js'
+import { type BitmapOptions, withBitmaps } from './bitmaps.js'
+import { gate, withChain } from './open.js'
 
-export interface MapOptions extends ShareOptions {
-  readonly bitmap?: readonly string[]
-  readonly op: MergeOperation
+export interface MapOptions extends BitmapOptions {
+  readonly op?: MergeOperation
   readonly granularity?: number
-  readonly backingChain?: boolean
   readonly format?: 'json' | 'ndjson'
   readonly count?: boolean
   readonly dirty?: boolean
-  readonly force?: boolean
+  readonly withData?: boolean
+  readonly snapshot?: string
 }
 
-type Layers = readonly [ChainLayer, ...ChainLayer[]]
-
-/** `tidemark map`: the extents of bitmaps, combined. */
+/** `tidemark map`: the extents of bitmaps, combined; without a bitmap, what the disk's parts are and where. */
 export async function map(file: string, options: MapOptions, output: Output): Promise<ExitStatus> {
-  const { bitmap: names } = options
-  if (names === undefined)
-    throw new UsageError(`which bitmap? Give --bitmap NAME (see tidemark info ${file})`)
-  // Not all options: --format is that of the output, not of the image.
-  const share = {
-    locks: options.locks,
-    forceShare: options.forceShare === true,
-    topOnly: !options.backingChain,
-  }
-  const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
+  refuseNonsense(file, options)
+  if (options.bitmap === undefined) await mapDisk(file, options, output)
+  else await mapBitmaps(file, options, output)
+  return exitStatus.ok
+}
 
-  /** Opens the images that are named one inside the other, so that each is closed whatever happens. */
-  const openAll = async (
-    names: readonly string[],
-    top: Layers,
-    operands: BitmapSource[][],
-  ): Promise<void> => {
-    const [name, ...rest] = names
-    if (name === undefined) return write(top[0].inspection!, operands)
-    const { bitmap, other } = await splitName(name, top)
-    const add = async (layers: Layers) => {
-      const sources = sourcesOf(layers, bitmap)
-      await openAll(rest, top, [...operands, sources])
+/** @throws {UsageError} for options that say nothing about what is asked for */
+function refuseNonsense(file: string, options: MapOptions): void {
+  const { bitmap, snapshot, backing, backingChain, count, withData } = options
+  if (bitmap === undefined) {
+    const needy = [
+      ['--op', options.op],
+      ['--granularity', options.granularity],
+      ['--count', count],
+      ['--dirty', options.dirty],
+      ['--with-data', withData],
+      ['--force', options.force],
+      ['--backing-chain', backingChain],
+    ] as const
+    for (const [name, value] of needy) {
+      if (value === undefined) continue
+      const why = name === '--backing-chain' ? 'the map of a disk is always that of its chain; with' : 'give'
+      throw new UsageError(`${name} is for bitmaps: ${why} --bitmap NAME (tidemark info ${file} lists them)`)
     }
-    if (other === undefined) await add(top)
-    else await withChain(other, share, output, async layers => add(readable(layers, options.force === true)))
+    return
   }
-
-  const sourcesOf = (layers: Layers, bitmap: string): BitmapSource[] => {
-    const holders = options.backingChain
-      ? layersWith(layers, bitmap, options.force === true, output)
-      : [layers[0]]
-    return holders.map(layer => {
-      const inspection = layer.inspection!
-      const found = findBitmap(inspection, bitmap)
-      const stale = inspection.bitmapDirectory?.stale === true
-      if (options.force && (found.inUse || stale)) {
-        const state = stale ? 'stale' : 'inconsistent (in-use)'
-        output.warn(`bitmap '${bitmap}' of ${layer.filename} is ${state}: what it says is clean may be dirty`)
-      }
-      return openBitmap(inspection, found, engine, { force: options.force === true })
-    })
+  if (snapshot !== undefined) {
+    throw new UsageError('a bitmap tells of the disk as it is now, not as in a snapshot: give one of them')
   }
+  if (backingChain && backing === false) {
+    throw new UsageError('--backing-chain needs the images that --no-backing keeps closed: give one of them')
+  }
+  if (count && withData)
+    throw new UsageError('--count says how much, not where: --with-data adds nothing to it')
+}
 
-  const write = async (image: ImageInspection, operands: readonly BitmapSource[][]): Promise<void> => {
+const formatOf = ({ format }: MapOptions, output: Output) =>
+  format ?? (output.format === 'json' ? 'json' : 'text')
+
+/** As `qemu-img map`. */
+async function mapDisk(file: string, options: MapOptions, output: Output): Promise<void> {
+  const { snapshot } = options
+  await withChain(file, { ...options, data: true }, output, async layers => {
+    const disk = await openDisk(layers, { open: gate(options), snapshot })
+    try {
+      const writer = diskMapWriter(formatOf(options, output), layers, disk.size, output)
+      await writer.begin()
+      for await (const extents of disk.extents()) await writer.extents(extents)
+      await writer.end()
+    } finally {
+      await disk.close()
+    }
+  })
+}
+
+async function mapBitmaps(file: string, options: MapOptions, output: Output): Promise<void> {
+  const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
+  const use = { engine, whole: options.withData === true, probe: true }
+  await withBitmaps(file, options, use, output, async (layers, operands) => {
     const combine = {
-      operation: options.op,
+      operation: options.op ?? 'union',
       ...(options.granularity && { granularity: options.granularity }),
     }
+    const image = layers[0].inspection!
     if (options.count) return writeCount(await countDirty(engine, operands, combine), image, output)
-    const format = options.format ?? (output.format === 'json' ? 'json' : 'text')
-    const writer = mapWriter(format, image.virtualSize, options.dirty === true, output)
+    const size = image.virtualSize
+    const writer = mapWriter(formatOf(options, output), size, options, output)
+    const dirty = dirtyExtents(engine, operands, combine)
     await writer.begin()
-    for await (const chunk of dirtyExtents(engine, operands, combine)) await writer.extents(chunk)
+    if (options.withData) {
+      const disk = await openDisk(layers, { open: gate(options) })
+      try {
+        const range = { start: 0, end: size }
+        for await (const stretches of dirtyStretches(disk, dirty, range, nearOf(image))) {
+          await writer.stretches(stretches)
+        }
+      } finally {
+        await disk.close()
+      }
+    } else for await (const chunk of dirty) await writer.extents(chunk)
     await writer.end()
-  }
-
-  await withChain(file, share, output, async layers =>
-    openAll(names, readable(layers, options.force === true), []),
-  )
-  return exitStatus.ok
+  })
 }
 
 /** How much, without where: no extent has to be made or written. */
@@ -107,68 +122,4 @@ async function writeCount(
   if (output.format === 'json') return output.json({ count: granules, granularity, 'dirty-bytes': bytes })
   const share = formatShare(bytes, virtualSize)
   await output.write(`${formatSize(bytes)} dirty of ${formatSize(virtualSize)} (${share})\n`)
-}
-
-/**
- * All layers qcow2, or raw at the bottom. A broken header is no ground to read bitmaps from; a malformed entry of
- * another bitmap does no harm.
- */
-function readable(layers: Layers, force: boolean): Layers {
-  for (const { problem, inspection, filename, depth, format } of layers) {
-    if (problem !== undefined) throw problem
-    const broken = inspection?.findings.find(
-      ({ severity, structure, code }) =>
-        severity === 'error' &&
-        structure !== 'bitmap directory entry' &&
-        !(force && code !== 'unsupported-feature'),
-    )
-    if (broken !== undefined) throw findingToError(filename, broken)
-    if (inspection === undefined && depth === 0) {
-      throw new Qcow2Error('not-qcow2', `${filename} is ${format}: only qcow2 images have bitmaps`, {
-        image: filename,
-      })
-    }
-  }
-  return layers
-}
-
-/** NAME, or NAME@OTHERFILE; a bitmap whose own name has an @ comes first. */
-async function splitName(name: string, [top]: Layers): Promise<{ bitmap: string; other?: string }> {
-  const own = top.inspection?.bitmapDirectory?.bitmaps.some(bitmap => bitmap.name === name)
-  const first = name.indexOf('@')
-  if (own || first < 0) return { bitmap: name }
-  for (let at = first; at >= 0; at = name.indexOf('@', at + 1)) {
-    const other = name.slice(at + 1)
-    if (
-      other !== '' &&
-      (await access(other).then(
-        () => true,
-        () => false,
-      ))
-    )
-      return { bitmap: name.slice(0, at), other }
-  }
-  return { bitmap: name.slice(0, first), other: name.slice(first + 1) }
-}
-
-/**
- * The layers that hold a bitmap, top first. A layer without it above one with it has changes that nothing
- * recorded, so the bitmaps below do not tell the whole story.
- */
-function layersWith(layers: Layers, bitmap: string, force: boolean, output: Output): ChainLayer[] {
-  const holds = layers.map(
-    layer => layer.inspection?.bitmapDirectory?.bitmaps.some(b => b.name === bitmap) === true,
-  )
-  // Throws with the names that there are.
-  if (!holds[0] && !force) findBitmap(layers[0].inspection!, bitmap)
-  const gap = holds.indexOf(false)
-  const below = gap < 0 ? -1 : holds.indexOf(true, gap)
-  if (below >= 0) {
-    const message = `${layers[gap]!.filename} lacks bitmap '${bitmap}', which ${layers[below]!.filename} below it has: changes in between were not recorded`
-    if (!force) throw new CommandError('bitmap-gap', message, { bitmap, layer: gap, below })
-    output.warn(message)
-  }
-  const found = layers.filter((_, i) => holds[i])
-  if (found.length === 0) findBitmap(layers[0].inspection!, bitmap)
-  return found
 }

@@ -1,4 +1,4 @@
-import { type ChainLayer, closeChain, type OpenChainOptions, openChain } from '@tidemark/qcow2'
+import { type ChainLayer, closeChain, type OpenChainOptions, openChain, Qcow2Error } from '@tidemark/qcow2'
 import { fileOpener, type LockTable, readLocks } from '@tidemark/qcow2/node'
 import { CommandError, UsageError } from '../errors.js'
 import type { Output } from '../output.js'
@@ -9,6 +9,30 @@ export interface ShareOptions {
   readonly forceShare?: boolean
 }
 
+/** What an image may refer to: see {@link fileOpener}. */
+export interface GateOptions {
+  /** False: nothing but the image itself is opened. */
+  readonly backing?: boolean
+  readonly allow?: readonly string[]
+  readonly probe?: boolean
+}
+
+export interface OpenOptions extends ShareOptions, GateOptions, Pick<OpenChainOptions, 'topOnly' | 'engine'> {
+  /** Guest data are read: a raw image that changes meanwhile is torn too. */
+  readonly data?: boolean
+}
+
+export type Layers = readonly [ChainLayer, ...ChainLayer[]]
+
+/** The gate for what images refer to. @throws {UsageError} for options that contradict each other */
+export function gate({ backing, allow }: GateOptions): OpenChainOptions['open'] {
+  if (backing === false && allow !== undefined) {
+    throw new UsageError('--no-backing opens nothing that --allow could allow: give one of them')
+  }
+  if (allow?.includes('')) throw new UsageError('--allow needs the name of a folder')
+  return fileOpener({ references: backing === false ? 'none' : (allow ?? 'local'), blocking: true })
+}
+
 /**
  * Opens an image, with its chain if asked, uses it and closes it. An image that a writer holds is refused, as
  * qemu-img does, unless the user insists.
@@ -17,35 +41,58 @@ export interface ShareOptions {
  */
 export async function withChain<T>(
   file: string,
-  options: ShareOptions & Pick<OpenChainOptions, 'topOnly' | 'engine'> & { readonly format?: string },
+  options: OpenOptions,
   output: Output,
-  use: (layers: readonly [ChainLayer, ...ChainLayer[]]) => Promise<T>,
+  use: (layers: Layers) => Promise<T>,
 ): Promise<T> {
   if (file === '') throw new UsageError('the name of the image is empty')
   const layers = await openChain(
-    { name: file, format: options.format },
-    { open: fileOpener({ blocking: true }), ...options },
+    { name: file },
+    {
+      open: gate(options),
+      probe: options.probe === true,
+      topOnly: options.topOnly === true || options.backing === false,
+      ...(options.engine && { engine: options.engine }),
+    },
   )
   try {
     for (const { filename, storage, format } of layers) {
       // A raw image has no metadata that could be torn; qemu-img takes it too.
-      if (storage !== undefined && format !== 'raw') await refuseWriter(filename, options, output)
+      if (storage !== undefined && (format !== 'raw' || options.data))
+        await refuseWriter(filename, options, output)
     }
-    return await use(layers as [ChainLayer, ...ChainLayer[]])
+    return await use(layers.map(layer => withHint(layer, options)) as [ChainLayer, ...ChainLayer[]])
   } finally {
     await closeChain(layers)
   }
 }
 
-async function refuseWriter(filename: string, options: ShareOptions, output: Output): Promise<void> {
+/** Says which option would have opened it. */
+function withHint(layer: ChainLayer, { allow, probe }: GateOptions): ChainLayer {
+  const { problem, storage, format } = layer
+  if (problem?.code !== 'reference-denied') return layer
+  const { reference, allowed } = problem.details
+  // Its file is open, its format not known: it could have been looked at.
+  const hint =
+    storage !== undefined && format === 'unknown' && !probe
+      ? '; --probe looks all the same'
+      : allow !== undefined && allowed !== undefined
+        ? `; another --allow DIR adds a folder`
+        : ''
+  if (hint === '' || reference === undefined) return layer
+  return { ...layer, problem: new Qcow2Error(problem.code, problem.message + hint, problem.details) }
+}
+
+async function refuseWriter(filename: string, options: OpenOptions, output: Output): Promise<void> {
   const { writer, known } = await readLocks(filename, options.locks)
   if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${filename} is not known`)
   if (!writer) return
   if (!options.forceShare) {
+    const what = options.data ? 'What is read may be torn' : 'Its bitmaps on disk are not up to date'
     throw new CommandError(
       'image-in-use',
       `${filename} is in use: another process (a running VM?) may write to it. ` +
-        'Its bitmaps on disk are not up to date; -U shows them all the same',
+        `${what}; -U ${options.data ? 'reads it' : 'shows them'} all the same`,
       { image: filename },
     )
   }

@@ -1,3 +1,4 @@
+import type { Stretch } from '../dirty-data.js'
 import type { Output } from '../output.js'
 import { formatShare, formatSize } from '../units.js'
 import { AsciiPiece } from './ascii-piece.js'
@@ -6,6 +7,8 @@ export interface MapWriter {
   begin(): Promise<void>
   /** Alternating start and end offsets of dirty extents, ascending. */
   extents(chunk: Float64Array): Promise<void>
+  /** Instead: parts of dirty extents, with what they are now. */
+  stretches(stretches: readonly Stretch[]): Promise<void>
   end(): Promise<void>
 }
 
@@ -18,16 +21,18 @@ export interface MapWriter {
 export function mapWriter(
   format: 'json' | 'ndjson' | 'text',
   limit: number,
-  dirtyOnly: boolean,
+  options: { readonly dirty?: boolean; readonly withData?: boolean },
   output: Output,
 ): MapWriter {
   const piece = new AsciiPiece()
-  const lines = format === 'text' ? textLines(piece, limit) : jsonLines(piece, format)
+  const lines =
+    format === 'text' ? textLines(piece, limit, options.withData === true) : jsonLines(piece, format)
   let position = 0
   let dirtyBytes = 0
+  let zeroBytes = 0
   let extents = 0
   const clean = (until: number) => {
-    if (until > position && !dirtyOnly) lines.line(position, until - position, false)
+    if (until > position && !options.dirty) lines.line(position, until - position, false)
   }
   return {
     async begin() {
@@ -45,13 +50,26 @@ export function mapWriter(
         if (piece.full) await output.writeBytes(piece.take())
       }
     },
+    async stretches(stretches) {
+      for (const stretch of stretches) {
+        const { start, length, zero } = stretch
+        clean(start)
+        lines.line(start, length, true, stretch)
+        position = start + length
+        dirtyBytes += length
+        if (zero) zeroBytes += length
+        extents++
+        if (piece.full) await output.writeBytes(piece.take())
+      }
+    },
     async end() {
       clean(limit)
       lines.end()
       if (format === 'text') {
         const share = formatShare(dirtyBytes, limit)
+        const now = options.withData ? `, ${formatSize(zeroBytes)} of it zeros now,` : ''
         piece.text(
-          `${formatSize(dirtyBytes)} dirty of ${formatSize(limit)} (${share}) in ${extents} extent${extents === 1 ? '' : 's'}\n`,
+          `${formatSize(dirtyBytes)} dirty of ${formatSize(limit)} (${share})${now} in ${extents} extent${extents === 1 ? '' : 's'}\n`,
         )
       }
       await output.writeBytes(piece.take())
@@ -61,24 +79,29 @@ export function mapWriter(
 
 interface Lines {
   begin(): void
-  line(offset: number, length: number, dirty: boolean): void
+  line(offset: number, length: number, dirty: boolean, now?: Stretch): void
   end(): void
 }
 
 /** nbdinfo's shape and order of keys. */
 function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
-  const object = (offset: number, length: number, dirty: boolean) => {
+  const object: Lines['line'] = (offset, length, dirty, now) => {
     piece.text('{"offset":')
     piece.number(offset)
     piece.text(',"length":')
     piece.number(length)
-    piece.text(dirty ? ',"type":1,"description":"dirty"}' : ',"type":0,"description":"clean"}')
+    piece.text(dirty ? ',"type":1,"description":"dirty"' : ',"type":0,"description":"clean"')
+    if (now !== undefined) {
+      piece.text(now.zero ? ',"zero":true' : ',"zero":false')
+      piece.text(now.data ? ',"data":true' : ',"data":false')
+    }
+    piece.text('}')
   }
   if (format === 'ndjson') {
     return {
       begin() {},
-      line(offset, length, dirty) {
-        object(offset, length, dirty)
+      line(...extent) {
+        object(...extent)
         piece.text('\n')
       },
       end() {},
@@ -87,25 +110,28 @@ function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
   let separator = '\n'
   return {
     begin: () => piece.text('['),
-    line(offset, length, dirty) {
+    line(...extent) {
       piece.text(separator)
       separator = ',\n'
-      object(offset, length, dirty)
+      object(...extent)
     },
     end: () => piece.text('\n]\n'),
   }
 }
 
 /** Columns as wide as the disk's size needs: known before the first line, so that lines can go out at once. */
-function textLines(piece: AsciiPiece, limit: number): Lines {
+function textLines(piece: AsciiPiece, limit: number, withData: boolean): Lines {
   const width = Math.max(6, String(limit).length)
+  const head = `${'OFFSET'.padStart(width)}  ${'LENGTH'.padStart(width)}  STATE`
   return {
-    begin: () => piece.text(`${'OFFSET'.padStart(width)}  ${'LENGTH'.padStart(width)}  STATE\n`),
-    line(offset, length, dirty) {
+    begin: () => piece.text(withData ? `${head}  NOW\n` : `${head}\n`),
+    line(offset, length, dirty, now) {
       piece.number(offset, width)
       piece.text('  ')
       piece.number(length, width)
-      piece.text(dirty ? '  dirty\n' : '  clean\n')
+      piece.text(dirty ? '  dirty' : '  clean')
+      if (now !== undefined) piece.text(now.zero ? '  zero' : '  data')
+      piece.text('\n')
     },
     end: () => piece.text('\n'),
   }

@@ -1,0 +1,13 @@
+/** Where a dump goes. Positions are those of the disk, in bytes. */
+export interface DumpTarget {
+  /** Pieces come one after the other: a pipe has no positions. Else several are written at a time. */
+  readonly inOrder: boolean
+  /** The bytes are used again when the promise settles. */
+  write(bytes: Buffer, position: number): Promise<void>
+  /** Undefined where what is not written reads as zeros anyway. */
+  readonly zeros: ((position: number, length: number) => Promise<void>) | undefined
+  /** All is there: makes it last. */
+  finish(): Promise<void>
+  /** It failed, or ended otherwise: leaves nothing behind that is not whole. Never throws. */
+  discard(): void
+}

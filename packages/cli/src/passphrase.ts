@@ -1,0 +1,67 @@
+import { closeSync, openSync, read } from 'node:fs'
+import { promisify } from 'node:util'
+import { CommandError } from './errors.js'
+
+/** As much as cryptsetup takes of a key file. */
+const MOST_BYTES = 8 * 1024 * 1024
+
+/**
+ * The bytes of a file, a pipe or (`-`) standard input; typed where that is a terminal, without showing it.
+ *
+ * @throws {CommandError} `passphrase-missing` when it cannot be read
+ */
+export async function readPassphrase(file: string): Promise<Buffer> {
+  if (file === '-' && process.stdin.isTTY) return typedPassphrase()
+  const what = file === '-' ? 'standard input' : file
+  const failed = (why: string) =>
+    new CommandError('passphrase-missing', `cannot read the passphrase from ${what}: ${why}`, { file })
+  let fd: number
+  try {
+    fd = file === '-' ? 0 : openSync(file, 'r')
+  } catch (error) {
+    throw failed((error as Error).message)
+  }
+  try {
+    const bytes = Buffer.alloc(MOST_BYTES + 1)
+    let length = 0
+    while (length <= MOST_BYTES) {
+      // A pipe gives what there is, and nothing at its end.
+      const { bytesRead } = await promisify(read)(fd, bytes, length, bytes.length - length, null)
+      if (bytesRead === 0) break
+      length += bytesRead
+    }
+    if (length > MOST_BYTES) throw failed(`it is larger than ${MOST_BYTES} bytes`)
+    if (length === 0) throw failed('it is empty')
+    return bytes.subarray(0, length)
+  } catch (error) {
+    throw error instanceof CommandError ? error : failed((error as Error).message)
+  } finally {
+    if (fd !== 0) closeSync(fd)
+  }
+}
+
+/**
+ * What the passphrase may be. QEMU takes a secret's file as it is; but a file that an editor or `echo` made ends with
+ * a newline that is not part of it.
+ */
+export function candidates(bytes: Buffer): Buffer[] {
+  const newline = bytes.at(-1) === 0x0a
+  return newline && bytes.length > 1 ? [bytes, bytes.subarray(0, -1)] : [bytes]
+}
+
+async function typedPassphrase(): Promise<Buffer> {
+  const { createInterface } = await import('node:readline')
+  const { Writable } = await import('node:stream')
+  process.stderr.write('Passphrase: ')
+  // What is typed is echoed to nowhere.
+  const nowhere = new Writable({ write: (_piece, _encoding, done) => done() })
+  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
+  return new Promise((resolve, reject) => {
+    lines.once('line', line => resolve(Buffer.from(line)))
+    lines.once('SIGINT', () => process.kill(process.pid, 'SIGINT'))
+    lines.once('close', () => reject(new CommandError('passphrase-missing', 'no passphrase was typed')))
+  }).finally(() => {
+    lines.close()
+    process.stderr.write('\n')
+  }) as Promise<Buffer>
+}
