@@ -3,7 +3,7 @@ import type { BlockCipher, SectorCipher } from './codecs.js'
 /** `plain` counts sectors in 32 bits, and so begins anew after 2 TiB; `plain64` in 64 (dm-crypt's names). */
 export type IvGenerator = 'plain' | 'plain64'
 
-export const SECTOR_BYTES = 512
+const SECTOR_BYTES = 512
 const SECTOR_WORDS = SECTOR_BYTES / 4
 const BLOCK_WORDS = 4
 /** Sectors at a time: their tweaks, or what they were before, are kept meanwhile. */
