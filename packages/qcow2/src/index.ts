@@ -27,11 +27,17 @@ export {
   openChain,
 } from './chain/open-chain.js'
 export { probeFormat } from './chain/probe.js'
-export type { Codecs, SectorCipher } from './data/codecs.js'
+export type { BlockCipher, Codecs, HashName, SectorCipher } from './data/codecs.js'
 export { type DiskExtent, type GuestDisk, type OpenDiskOptions, openDisk } from './data/disk.js'
 export { libraryCodecs } from './data/library-codecs.js'
 export { readLuksHeader } from './data/luks.js'
-export { describeLuks, type LuksDescription, type LuksHeader } from './data/luks-header.js'
+export {
+  describeLuks,
+  type LuksDescription,
+  type LuksHeader,
+  type LuksKeySlot,
+  type LuksSlotDescription,
+} from './data/luks-header.js'
 export {
   CorruptImageError,
   Qcow2Error,
