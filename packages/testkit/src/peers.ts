@@ -13,6 +13,7 @@ export type Peer =
   | 'virsh'
   | 'libvirtd'
   | 'libvirt'
+  | 'chromium'
 
 const programs: Partial<Record<Peer, readonly string[]>> = {
   libvirt: ['virsh', 'libvirtd', 'qemu-system-x86_64', 'qemu-img', 'qemu-io'],
@@ -21,7 +22,7 @@ const programs: Partial<Record<Peer, readonly string[]>> = {
 /** The one command that installs every peer on Debian 12. */
 export const installPeers =
   'apt-get install -y --no-install-recommends qemu-utils qemu-system-x86 qemu-system-common ' +
-  'libvirt-daemon-system libvirt-clients libnbd-bin nbdkit hyperfine'
+  'libvirt-daemon-system libvirt-clients libnbd-bin nbdkit hyperfine chromium'
 
 /**
  * The full path of a program, or undefined. The sbin folders are looked at too: libvirtd is there, and an
