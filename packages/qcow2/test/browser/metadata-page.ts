@@ -1,0 +1,3 @@
+import { metadataJobs } from './metadata.js'
+
+Object.assign(globalThis, { jobs: metadataJobs })
