@@ -15,12 +15,13 @@ export type EvidenceValue =
 
 /** The base of every error of this package: `code` is a literal, `evidence` is plain data. */
 export abstract class PlannerError extends Error {
+  // A literal: a bundler that makes names short would show its own.
+  abstract override readonly name: string
   abstract readonly code: string
   readonly evidence: Evidence
 
   constructor(message: string, evidence: Evidence = {}, options?: ErrorOptions) {
     super(message, options)
-    this.name = new.target.name
     this.evidence = evidence
   }
 }
@@ -45,6 +46,7 @@ export interface XmlFault {
  * `cause`: the XML library's own messages quote what they stumble over.
  */
 export class XmlError extends PlannerError {
+  override readonly name = 'XmlError'
   readonly code = 'invalid-xml'
   readonly structure: string
   readonly line: number | undefined
@@ -77,6 +79,7 @@ export type PlanErrorCode =
 
 /** A question that has no plan for an answer. */
 export class PlanError extends PlannerError {
+  override readonly name = 'PlanError'
   readonly code: PlanErrorCode
 
   constructor(code: PlanErrorCode, message: string, evidence: Evidence = {}) {

@@ -16,9 +16,12 @@ export type Qcow2ErrorCode =
   | 'passphrase-wrong'
   | 'snapshot-missing'
   | 'decompress-failed'
+  | 'codec-unavailable'
 
 /** Base class; `code` tells kinds apart, `details` holds the evidence as plain data. Caller mistakes are RangeError or TypeError. */
 export class Qcow2Error extends Error {
+  // Literal names: a bundler that makes names short would show its own.
+  override readonly name: string = 'Qcow2Error'
   readonly code: Qcow2ErrorCode
   readonly details: Readonly<Record<string, unknown>>
 
@@ -29,7 +32,6 @@ export class Qcow2Error extends Error {
     options?: { cause?: unknown },
   ) {
     super(message, options)
-    this.name = new.target.name
     this.code = code
     this.details = details
   }
@@ -37,6 +39,8 @@ export class Qcow2Error extends Error {
 
 /** A structure of the image is not as the specification has it. */
 export class CorruptImageError extends Qcow2Error {
+  override readonly name = 'CorruptImageError'
+
   /**
    * @param where the structure, the field within it, and its host offset in bytes
    */
@@ -55,6 +59,8 @@ export class CorruptImageError extends Qcow2Error {
 
 /** The image is sound as far as it goes, but uses what this version does not know. */
 export class UnsupportedFeatureError extends Qcow2Error {
+  override readonly name = 'UnsupportedFeatureError'
+
   constructor(image: string, feature: string) {
     super('unsupported-feature', `${image}: ${feature} is not supported`, { image, feature })
   }
@@ -62,6 +68,8 @@ export class UnsupportedFeatureError extends Qcow2Error {
 
 /** The storage ended before the structure did. */
 export class ShortReadError extends Qcow2Error {
+  override readonly name = 'ShortReadError'
+
   constructor(image: string, offset: number, length: number, got: number) {
     super(
       'short-read',

@@ -1,11 +1,14 @@
 // What guest data are, entry by entry: crafted images, for what QEMU never writes.
 import { deflateRawSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
+import { loaded } from '../src/data/load.js'
 import {
+  type Codecs,
   CorruptImageError,
   type DiskExtent,
   type GuestDisk,
   type ImageStorage,
+  libraryCodecs,
   memoryStorage,
   openChain,
   openDisk,
@@ -224,6 +227,21 @@ describe('compressed clusters', () => {
     })
     expect(await broken(bytes.slice(0, place + 77 + stream.length))).toEqual(plain.subarray(0, 1))
     expect(await broken(bytes.slice(0, place + 77))).toMatchObject({ code: 'corrupt-image' })
+  })
+})
+
+describe('a library that cannot be loaded', () => {
+  it('is not called a damaged image', async () => {
+    const codecs: Codecs = {
+      ...libraryCodecs,
+      inflateRaw: () => loaded('pako', () => Promise.reject(new Error('offline'))),
+    }
+    const holder = filled(0)
+    const place = dataImage({ l2: [holder] }).clusters[0]!
+    const bytes = new Uint8Array([...dataImage({ l2: [COMPRESSED | BigInt(place)] }).bytes, ...holder])
+    const open = async (path: string) => ({ storage: memoryStorage(bytes), filename: path, namedAs: path })
+    const disk = await openDisk(await openChain({ name: 'vm' }, { open }), { codecs })
+    await expect(read(disk, 0, 1)).rejects.toMatchObject({ code: 'codec-unavailable', name: 'Qcow2Error' })
   })
 })
 

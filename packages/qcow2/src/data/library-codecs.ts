@@ -1,4 +1,6 @@
+import { Qcow2Error } from '../errors.js'
 import type { BlockCipher, Codecs, HashName } from './codecs.js'
+import { loaded } from './load.js'
 import { decodeFrames } from './zstd-frames.js'
 import { decodeWithZstddec } from './zstd-library.js'
 
@@ -17,8 +19,9 @@ export const libraryCodecs: Codecs = {
 
 /** zlib itself in JavaScript, so that the same streams are good and bad as in QEMU (qcow2_zlib_decompress). */
 async function inflateWithPako(input: Uint8Array, size: number): Promise<Uint8Array> {
-  const { ZStream, Z_FINISH, Z_OK, zlibInflate, zlibInflateInit2, Z_STREAM_END, Z_BUF_ERROR } = await import(
-    'pako'
+  const { ZStream, Z_FINISH, Z_OK, zlibInflate, zlibInflateInit2, Z_STREAM_END, Z_BUF_ERROR } = await loaded(
+    'pako',
+    () => import('pako'),
   )
   const stream = new ZStream()
   const output = new Uint8Array(size)
@@ -49,7 +52,12 @@ const webHash: Record<HashName, string> = {
 
 function subtle(): SubtleCrypto {
   const { crypto } = globalThis
-  if (crypto?.subtle === undefined) throw new Error('no WebCrypto here: a page has it only over https')
+  if (crypto?.subtle === undefined) {
+    throw new Qcow2Error(
+      'codec-unavailable',
+      'no WebCrypto here, which LUKS needs: a page has it only over https',
+    )
+  }
   return crypto.subtle
 }
 
@@ -74,7 +82,7 @@ async function webPbkdf2(
 
 /** WebCrypto's AES has neither ECB nor XTS. */
 async function nobleAes(key: Uint8Array): Promise<BlockCipher> {
-  const { ecb } = await import('@noble/ciphers/aes.js')
+  const { ecb } = await loaded('@noble/ciphers', () => import('@noble/ciphers/aes.js'))
   const own = key.slice()
   // An object of noble's enciphers once, lest a nonce be used twice; ECB has none.
   const cipher = () => ecb(own, { disablePadding: true })
