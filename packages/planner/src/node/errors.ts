@@ -14,6 +14,7 @@ export type LoadErrorCode =
 
 /** Metadata that cannot be read from files. `evidence.path` names the file. */
 export class LoadError extends PlannerError {
+  override readonly name = 'LoadError'
   readonly code: LoadErrorCode
 
   constructor(code: LoadErrorCode, message: string, evidence: Evidence, options?: ErrorOptions) {
