@@ -1,4 +1,4 @@
-import { rmSync, statSync } from 'node:fs'
+import { copyFileSync, rmSync, statSync } from 'node:fs'
 import type { MapExtent, QemuImgInfo } from './qemu-img.js'
 import { type DataLayer, type DataSnapshot, openArgsOf, type RandomDataImage } from './random-data-image.js'
 import { run } from './run.js'
@@ -27,11 +27,34 @@ export async function rawOf(image: RandomDataImage, { snapshot }: OfSnapshot = {
   return await converted(image.openArgs, to, args)
 }
 
-/** `qemu-img map --output=json`. It has no option for a snapshot, so a copy of the image goes back to it. */
+/**
+ * `qemu-img map --output=json`. It has no option for a snapshot, so a copy of the image goes back to it. That frees
+ * clusters, and with them what QEMU may take for a sign of preallocation: stored clusters of a snapshot can be `zero`
+ * here, or not, whatever the image's own holes are. `storedAsData` makes such maps comparable.
+ */
 export async function qemuMap(image: RandomDataImage, { snapshot }: OfSnapshot = {}): Promise<MapExtent[]> {
   if (snapshot) return await wentBack(image, snapshot, mapped)
   return await mapped(image.openArgs)
 }
+
+/** A map in which all that has a place in a qcow2 file is data, whether or not that file has a hole there. */
+export function storedAsData(map: readonly MapExtent[]): MapExtent[] {
+  const out: MapExtent[] = []
+  for (const extent of map) {
+    const next = { ...extent, zero: extent.zero && !extent.data }
+    const last = out.at(-1)
+    if (last && goesOn(last, next)) last.length += next.length
+    else out.push(next)
+  }
+  return out
+}
+
+const goesOn = (last: MapExtent, next: MapExtent): boolean =>
+  last.depth === next.depth &&
+  last.present === next.present &&
+  last.zero === next.zero &&
+  last.data === next.data &&
+  next.offset === (last.offset === undefined ? undefined : last.offset + last.length)
 
 /** `qemu-img info` of a chain's layer (default: the top), its key given where it needs one. */
 export async function qemuInfo(
@@ -81,9 +104,9 @@ async function wentBack<T>(
   snapshot: DataSnapshot,
   look: (openArgs: readonly string[]) => Promise<T>,
 ): Promise<T> {
-  // Beside the image, for its backing file's relative name; and with its holes, for they show in its map.
+  // Beside the image, for its backing file's relative name.
   const copy = `${image.file}.${snapshot.id}.back`
-  await run('cp', ['--sparse=auto', image.file, copy])
+  copyFileSync(image.file, copy)
   try {
     const openArgs = openArgsOf(copy, image.layers, image.passphraseFile)
     // An id is looked for before a name, and a name can be another's id.

@@ -47,7 +47,9 @@ export interface DataSnapshot {
  * Makes a chain in `DIR/<seed>/`, all of it decided by the seed and made by qemu-img and qemu-io alone: 0–5 backing
  * files, what `dataAxes` lists, writes of every kind, snapshots and resizes between them.
  *
- * LUKS costs 2 s for a layer (QEMU times its key derivation, whatever `iter-time` says), so it is seldom.
+ * LUKS costs 2 s for a layer (QEMU times its key derivation, whatever `iter-time` says), so it is seldom. In an
+ * encrypted layer that is preallocated, clusters nobody wrote are noise by a key that is new each time: that alone the
+ * seed does not decide.
  */
 export async function makeRandomDataImage(seed: number | string, dir: string): Promise<RandomDataImage> {
   const home = join(dir, String(seed))
@@ -163,10 +165,21 @@ async function makeQcow2(
     await convert(plain.file, layer.file, { to: 'qcow2', args: compressArgs(options) })
     rmSync(plain.file)
   } else {
-    await create(layer.file, plan.firstSize, options)
+    await created(layer.file, plan.firstSize, options)
     await done(layer, first!)
   }
   for (const step of later) await done(layer, step)
+}
+
+/** For LUKS QEMU times its key derivation, and on a busy machine it now and then cannot: then once more. */
+async function created(file: string, size: number, options: CreateOptions): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await create(file, size, options)
+    } catch (error) {
+      if (tries === 5 || !/Unable to get accurate CPU usage/.test(String(error))) throw error
+    }
+  }
 }
 
 function createOptions(

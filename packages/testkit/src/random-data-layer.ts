@@ -118,7 +118,8 @@ export function planQcow2(random: Random, place: LayerPlace): LayerPlan {
   }
 }
 
-interface StepChoices extends Pick<LayerPlan, 'clusterSize' | 'dataFile' | 'preallocation' | 'compressedBy'> {
+interface StepChoices
+  extends Pick<LayerPlan, 'clusterSize' | 'extendedL2' | 'dataFile' | 'preallocation' | 'compressedBy'> {
   v3: boolean
   refcountBits: number
   size: number
@@ -162,8 +163,10 @@ function planSteps(
       // QEMU: "Can't resize a v2 image which has snapshots".
       if (!choices.v3 && taken > 0) continue
       const from = size
-      // Behind the old end the backing file must not show, and version 2 has no zero clusters to hide it.
-      const canGrow = choices.v3 || place.below.length === 0
+      // Behind the old end the backing file must not show, but version 2 has no zero clusters to hide it, and a
+      // compressed cluster no subclusters.
+      const canHide = choices.v3 && !(choices.extendedL2 && compressedBy !== 'none')
+      const canGrow = canHide || place.below.length === 0
       size = Math.max(512, sectors(from * random.pick(canGrow ? [0.3, 0.8, 1.2, 2] : [0.3, 0.8])))
       if (size === from) continue
       steps.push({ do: 'resize', size, from, afterSnapshot: taken > 0 })
