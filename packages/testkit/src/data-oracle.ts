@@ -99,13 +99,15 @@ async function mapped(openArgs: readonly string[]): Promise<MapExtent[]> {
   return JSON.parse((await run('qemu-img', ['map', '--output=json', ...openArgs])).stdout)
 }
 
+let copies = 0
+
 async function wentBack<T>(
   image: RandomDataImage,
   snapshot: DataSnapshot,
   look: (openArgs: readonly string[]) => Promise<T>,
 ): Promise<T> {
-  // Beside the image, for its backing file's relative name.
-  const copy = `${image.file}.${snapshot.id}.back`
+  // Beside the image, for its backing file's relative name; its own, for several may go back at the same time.
+  const copy = `${image.file}.back${copies++}`
   copyFileSync(image.file, copy)
   try {
     const openArgs = openArgsOf(copy, image.layers, image.passphraseFile)
