@@ -14,6 +14,9 @@ export type Peer =
   | 'libvirtd'
   | 'libvirt'
   | 'chromium'
+  | 'zstd'
+  | 'e2image'
+  | 'mke2fs'
 
 const programs: Partial<Record<Peer, readonly string[]>> = {
   libvirt: ['virsh', 'libvirtd', 'qemu-system-x86_64', 'qemu-img', 'qemu-io'],
@@ -22,7 +25,7 @@ const programs: Partial<Record<Peer, readonly string[]>> = {
 /** The one command that installs every peer on Debian 12. */
 export const installPeers =
   'apt-get install -y --no-install-recommends qemu-utils qemu-system-x86 qemu-system-common ' +
-  'libvirt-daemon-system libvirt-clients libnbd-bin nbdkit hyperfine chromium'
+  'libvirt-daemon-system libvirt-clients libnbd-bin nbdkit libxml2-utils strace time zstd e2fsprogs chromium'
 
 /**
  * The full path of a program, or undefined. The sbin folders are looked at too: libvirtd is there, and an
