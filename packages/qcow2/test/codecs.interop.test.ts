@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { constants, deflateRawSync } from 'node:zlib'
-import { missingPeers, needs, qemuImg, Random, run, tempDir } from '@tidemark/testkit'
+import { needs, qemuImg, Random, run, tempDir } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Codecs } from '../src/data/codecs.js'
 import { libraryCodecs } from '../src/data/library-codecs.js'
@@ -97,7 +97,7 @@ async function readByQemu(type: Compression, stream: Uint8Array): Promise<string
 }
 
 const CLUSTER = 64 * KiB
-const noZstd = missingPeers('zstd').length > 0
+const zstdPeer = needs('zstd')
 
 describe.skipIf(peers.skip)(`streams that QEMU never writes${peers.label}`, () => {
   const data = compressible(CLUSTER)
@@ -143,67 +143,56 @@ describe.skipIf(peers.skip)(`streams that QEMU never writes${peers.label}`, () =
     }
   })
 
-  describe.skipIf(noZstd)(
-    `zstd${noZstd ? ' [skipped: needs zstd; install with: apt-get install -y zstd]' : ''}`,
-    () => {
-      const zstd = (input: Uint8Array, ...args: string[]) =>
-        new Uint8Array(
-          execFileSync('zstd', ['-q', '-c', ...args], { input, stdio: ['pipe', 'pipe', 'ignore'] }),
-        )
-      /** With its content's size in the header. */
-      const sized = (input: Uint8Array, ...args: string[]) =>
-        zstd(input, `--stream-size=${input.byteLength}`, ...args)
-      const skippable = joined(Uint8Array.from([0x50, 0x2a, 0x4d, 0x18, 9, 0, 0, 0]), random.bytes(9))
-      /** Its window, where the header's descriptor gives one. */
-      const withWindow = (stream: Uint8Array, log: number) => {
-        const changed = stream.slice()
-        changed[5] = (log - 10) << 3
-        return changed
+  describe.skipIf(zstdPeer.skip)(`zstd${zstdPeer.label}`, () => {
+    const zstd = (input: Uint8Array, ...args: string[]) =>
+      new Uint8Array(
+        execFileSync('zstd', ['-q', '-c', ...args], { input, stdio: ['pipe', 'pipe', 'ignore'] }),
+      )
+    /** With its content's size in the header. */
+    const sized = (input: Uint8Array, ...args: string[]) =>
+      zstd(input, `--stream-size=${input.byteLength}`, ...args)
+    const skippable = joined(Uint8Array.from([0x50, 0x2a, 0x4d, 0x18, 9, 0, 0, 0]), random.bytes(9))
+    /** Its window, where the header's descriptor gives one. */
+    const withWindow = (stream: Uint8Array, log: number) => {
+      const changed = stream.slice()
+      changed[5] = (log - 10) << 3
+      return changed
+    }
+
+    it.each<[string, () => Uint8Array, 'read' | 'refused']>([
+      ['no size, no checksum', () => zstd(data, '--no-check'), 'read'],
+      ['a checksum', () => zstd(data, '--check'), 'read'],
+      ['a size', () => sized(data), 'read'],
+      ['garbage behind', () => joined(zstd(data), random.bytes(700)), 'read'],
+      ['a wrong checksum', () => joined(zstd(data, '--check').slice(0, -1), Uint8Array.from([0])), 'refused'],
+      ['two frames', () => joined(zstd(data.subarray(0, 100)), sized(data.subarray(100))), 'read'],
+      ['a skippable frame first', () => joined(skippable, zstd(data)), 'read'],
+      ['an empty frame first', () => joined(zstd(new Uint8Array()), zstd(data)), 'read'],
+      ['another frame behind', () => joined(sized(data), zstd(more)), 'read'],
+      ['a skippable frame behind', () => joined(zstd(data), skippable), 'read'],
+      ['garbage first', () => joined(Uint8Array.from([1]), zstd(data)), 'refused'],
+      ['one byte more', () => zstd(joined(data, Uint8Array.from([1]))), 'refused'],
+      ['one byte more, and a size', () => sized(joined(data, Uint8Array.from([1]))), 'refused'],
+      ['twice the data', () => zstd(joined(data, more)), 'refused'],
+      ['one byte less', () => zstd(data.subarray(1)), 'refused'],
+      ['one byte less, and a size', () => sized(data.subarray(1)), 'refused'],
+      ['two frames, the second too long', () => joined(zstd(data.subarray(0, 100)), zstd(data)), 'refused'],
+      ['cut in the middle', () => zstd(data).subarray(0, 4000), 'refused'],
+      ['a broken frame before a good one', () => joined(zstd(data).subarray(0, 4000), zstd(data)), 'refused'],
+      ['a window of 2^27', () => withWindow(zstd(data), 27), 'read'],
+      ['a window of 2^28', () => withWindow(zstd(data), 28), 'refused'],
+      ['nothing', () => new Uint8Array(512), 'refused'],
+    ])('%s', async (_, make, expected) => same('zstd', make(), expected))
+
+    it('changed at random', async () => {
+      const frames = [zstd(data, '--check'), sized(data, '--no-check')]
+      for (let i = 0; i < 60; i++) {
+        const mutant = frames[i % 2]!.slice()
+        // Half of them in the headers.
+        const at = random.int(0, i % 4 < 2 ? 30 : mutant.length - 1)
+        mutant[at]! ^= 1 << random.int(0, 7)
+        await same('zstd', mutant, 'either')
       }
-
-      it.each<[string, () => Uint8Array, 'read' | 'refused']>([
-        ['no size, no checksum', () => zstd(data, '--no-check'), 'read'],
-        ['a checksum', () => zstd(data, '--check'), 'read'],
-        ['a size', () => sized(data), 'read'],
-        ['garbage behind', () => joined(zstd(data), random.bytes(700)), 'read'],
-        [
-          'a wrong checksum',
-          () => joined(zstd(data, '--check').slice(0, -1), Uint8Array.from([0])),
-          'refused',
-        ],
-        ['two frames', () => joined(zstd(data.subarray(0, 100)), sized(data.subarray(100))), 'read'],
-        ['a skippable frame first', () => joined(skippable, zstd(data)), 'read'],
-        ['an empty frame first', () => joined(zstd(new Uint8Array()), zstd(data)), 'read'],
-        ['another frame behind', () => joined(sized(data), zstd(more)), 'read'],
-        ['a skippable frame behind', () => joined(zstd(data), skippable), 'read'],
-        ['garbage first', () => joined(Uint8Array.from([1]), zstd(data)), 'refused'],
-        ['one byte more', () => zstd(joined(data, Uint8Array.from([1]))), 'refused'],
-        ['one byte more, and a size', () => sized(joined(data, Uint8Array.from([1]))), 'refused'],
-        ['twice the data', () => zstd(joined(data, more)), 'refused'],
-        ['one byte less', () => zstd(data.subarray(1)), 'refused'],
-        ['one byte less, and a size', () => sized(data.subarray(1)), 'refused'],
-        ['two frames, the second too long', () => joined(zstd(data.subarray(0, 100)), zstd(data)), 'refused'],
-        ['cut in the middle', () => zstd(data).subarray(0, 4000), 'refused'],
-        [
-          'a broken frame before a good one',
-          () => joined(zstd(data).subarray(0, 4000), zstd(data)),
-          'refused',
-        ],
-        ['a window of 2^27', () => withWindow(zstd(data), 27), 'read'],
-        ['a window of 2^28', () => withWindow(zstd(data), 28), 'refused'],
-        ['nothing', () => new Uint8Array(512), 'refused'],
-      ])('%s', async (_, make, expected) => same('zstd', make(), expected))
-
-      it('changed at random', async () => {
-        const frames = [zstd(data, '--check'), sized(data, '--no-check')]
-        for (let i = 0; i < 60; i++) {
-          const mutant = frames[i % 2]!.slice()
-          // Half of them in the headers.
-          const at = random.int(0, i % 4 < 2 ? 30 : mutant.length - 1)
-          mutant[at]! ^= 1 << random.int(0, 7)
-          await same('zstd', mutant, 'either')
-        }
-      })
-    },
-  )
+    })
+  })
 })
