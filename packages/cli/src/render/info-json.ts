@@ -3,7 +3,9 @@ import {
   extensionName,
   type Finding,
   type ImageInspection,
+  type LuksDescription,
   type PersistentBitmap,
+  type Snapshot,
 } from '@tidemark/qcow2'
 
 /** What `--count` adds to a bitmap. */
@@ -14,13 +16,17 @@ export interface ImageInfo {
   readonly layer: ChainLayer
   /** In the directory's order; undefined without `--count`. */
   readonly counts: readonly BitmapCount[] | undefined
+  /** Undefined without one, and where they cannot be read. */
+  readonly snapshots?: readonly Snapshot[]
+  /** Of an image encrypted with LUKS, where its header can be read. */
+  readonly luks?: LuksDescription
   readonly findings: readonly Finding[]
 }
 
 type Json = Record<string, unknown>
 
 /** One image as `qemu-img info --output=json` has it, with more keys. Without a key where qemu-img has none. */
-export function infoToJson({ layer, counts, findings }: ImageInfo): Json {
+export function infoToJson({ layer, counts, snapshots, luks, findings }: ImageInfo): Json {
   const { filename, format, inspection, storage, problem } = layer
   if (inspection === undefined) {
     return {
@@ -42,7 +48,8 @@ export function infoToJson({ layer, counts, findings }: ImageInfo): Json {
     ...actualSize(layer),
     ...(inspection.encrypted ? { encrypted: true } : {}),
     ...backing(filename, inspection),
-    'format-specific': { type: 'qcow2', data: formatSpecific(inspection, counts) },
+    ...(snapshots === undefined ? {} : { snapshots: snapshots.map(snapshotToJson) }),
+    'format-specific': { type: 'qcow2', data: formatSpecific(inspection, counts, luks) },
     'dirty-flag': inspection.dirty,
     ...(inspection.bitmapDirectory?.stale ? { 'bitmaps-stale': true } : {}),
     'snapshot-count': inspection.header.nbSnapshots,
@@ -83,7 +90,29 @@ function fullBackingName(filename: string, backingFile: string): string {
   return filename.slice(0, filename.lastIndexOf('/') + 1) + backingFile
 }
 
-function formatSpecific(inspection: ImageInspection, counts: readonly BitmapCount[] | undefined): Json {
+const NSEC = 1_000_000_000n
+
+function snapshotToJson(snapshot: Snapshot): Json {
+  const { icount, vmClockNsec } = snapshot
+  return {
+    // Larger than what a number holds exactly: never in earnest.
+    ...(icount === undefined ? {} : { icount: Number(icount) }),
+    'vm-clock-nsec': Number(vmClockNsec % NSEC),
+    name: snapshot.name,
+    'date-sec': snapshot.dateSec,
+    'date-nsec': snapshot.dateNsec,
+    'vm-clock-sec': Number(vmClockNsec / NSEC),
+    id: snapshot.id,
+    'vm-state-size': snapshot.vmStateSize,
+    ...(snapshot.diskSize === undefined ? {} : { 'disk-size': snapshot.diskSize }),
+  }
+}
+
+function formatSpecific(
+  inspection: ImageInspection,
+  counts: readonly BitmapCount[] | undefined,
+  luks: LuksDescription | undefined,
+): Json {
   const { header, bitmapDirectory } = inspection
   const v3 = header.version === 3
   return {
@@ -99,7 +128,9 @@ function formatSpecific(inspection: ImageInspection, counts: readonly BitmapCoun
     ...(inspection.dataFile === undefined
       ? {}
       : { 'data-file': inspection.dataFile, 'data-file-raw': inspection.dataFileRaw }),
-    ...(inspection.encrypted ? { encrypt: { format: header.cryptMethod === 2 ? 'luks' : 'aes' } } : {}),
+    ...(inspection.encrypted
+      ? { encrypt: luks ?? { format: header.cryptMethod === 2 ? 'luks' : 'aes' } }
+      : {}),
   }
 }
 

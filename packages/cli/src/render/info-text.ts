@@ -1,9 +1,10 @@
 import {
-  type ChainLayer,
   extensionName,
   type Finding,
   type ImageInspection,
+  type LuksDescription,
   type PersistentBitmap,
+  type Snapshot,
 } from '@tidemark/qcow2'
 import type { Colors } from '../output.js'
 import { printable } from '../printable.js'
@@ -15,14 +16,18 @@ import { wrap } from './wrap.js'
 
 /** A directory of garbage gives some for each of its 65,535 entries. */
 const MOST_FINDINGS = 40
+/** An image can have 65,536 of them. */
+const MOST_SNAPSHOTS = 100
 
 /** One image for people: facts, then bitmaps, then what is wrong. */
-export function infoToText({ layer, counts, findings }: ImageInfo, colors: Colors, width: number): string {
+export function infoToText(image: ImageInfo, colors: Colors, width: number): string {
+  const { layer, counts, snapshots, findings } = image
   const { inspection } = layer
   const parts = [
     `${colors.bold(printable(layer.filename))}\n`,
-    table(facts(layer, inspection), { indent: 2 }),
+    table(facts(image, inspection), { indent: 2 }),
   ]
+  if (snapshots !== undefined) parts.push('\n', snapshotTable(snapshots))
   if (inspection?.bitmapDirectory !== undefined) {
     parts.push('\n', bitmapTable(inspection, counts, colors))
   }
@@ -30,7 +35,7 @@ export function infoToText({ layer, counts, findings }: ImageInfo, colors: Color
   return parts.join('')
 }
 
-function facts(layer: ChainLayer, inspection: ImageInspection | undefined): string[][] {
+function facts({ layer, luks }: ImageInfo, inspection: ImageInspection | undefined): string[][] {
   const { storage, problem } = layer
   const rows: string[][] = []
   const add = (name: string, value: string | undefined) => {
@@ -57,12 +62,36 @@ function facts(layer: ChainLayer, inspection: ImageInspection | undefined): stri
     'data file',
     inspection.dataFile && `${printable(inspection.dataFile)}${inspection.dataFileRaw ? ' (raw)' : ''}`,
   )
-  add('encryption', inspection.encrypted ? (header.cryptMethod === 2 ? 'LUKS' : 'AES (legacy)') : undefined)
+  add('encryption', inspection.encrypted ? encryption(inspection, luks) : undefined)
   add('snapshots', header.nbSnapshots === 0 ? undefined : String(header.nbSnapshots))
   add('flags', flags(inspection).join(', ') || undefined)
   const extensions = inspection.extensions.map(({ magic }) => extensionName(magic))
   add('extensions', extensions.join(', ') || undefined)
   return rows
+}
+
+function encryption({ header }: ImageInspection, luks: LuksDescription | undefined): string {
+  if (header.cryptMethod !== 2) return 'AES (legacy)'
+  if (luks === undefined) return 'LUKS'
+  const active = luks.slots.filter(slot => slot.active).length
+  const mode = `${luks['cipher-mode']}-${luks['ivgen-alg']}`
+  const cipher = `${luks['cipher-alg']} ${mode} ${luks['hash-alg']}`
+  return `LUKS, ${printable(cipher)}, ${active} of ${luks.slots.length} key slots in use`
+}
+
+function snapshotTable(snapshots: readonly Snapshot[]): string {
+  const shown = snapshots.slice(0, MOST_SNAPSHOTS)
+  const rows = shown.map(({ id, name, dateSec, diskSize, vmStateSize }) => [
+    printable(id),
+    printable(name),
+    `${new Date(dateSec * 1000).toISOString().slice(0, 19).replace('T', ' ')} UTC`,
+    diskSize === undefined ? '' : formatSize(diskSize),
+    vmStateSize === 0 ? '' : formatSize(vmStateSize),
+  ])
+  const head = ['ID', 'SNAPSHOT', 'TAKEN', 'DISK', 'MEMORY']
+  const more = snapshots.length - shown.length
+  const rest = more > 0 ? `  … and ${more} more (--output json has all)\n` : ''
+  return table(rows, { head, right: [3, 4], indent: 2 }) + rest
 }
 
 function flags(inspection: ImageInspection): string[] {
