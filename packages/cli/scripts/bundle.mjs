@@ -37,6 +37,17 @@ const noPrograms = {
   },
 }
 
+/** What openDisk takes where nobody gives it codecs; the commands give Node's, which are in Node. */
+const nodeCodecsOnly = {
+  name: 'node-codecs-only',
+  setup(bundle) {
+    bundle.onResolve({ filter: /\/library-codecs\.js$/ }, ({ path }) => ({ path, namespace: 'no-library' }))
+    bundle.onLoad({ filter: /.*/, namespace: 'no-library' }, () => ({
+      contents: 'export const libraryCodecs = undefined',
+    }))
+  },
+}
+
 // Also the code caches of the bundle before: V8 tells them from those of another one by the length of the source alone.
 await rm(join(root, 'dist'), { recursive: true, force: true })
 
@@ -49,7 +60,7 @@ const { metafile } = await build({
   ],
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
-  plugins: [apart, noPrograms],
+  plugins: [apart, noPrograms, nodeCodecsOnly],
   // Else esbuild would leave import() as it is, and Node would start its ES module loader for it.
   supported: { 'dynamic-import': false },
   // Has a binary of its own, and may be missing: see qcow2/src/node/native.ts.

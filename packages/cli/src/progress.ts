@@ -1,23 +1,47 @@
 import type { Output } from './output.js'
 
-/** How far long work is, on a terminal. */
+/** How far long work is, shown on a terminal. */
 export interface Progress {
   /**
    * @param done of the total
-   * @param bytes moved so far, for the rate: holes are passed at once
+   * @param moved bytes so far, for the rate: holes are passed at once
    */
-  at(done: number, bytes: number): void
+  at(done: number, moved?: number): void
   /** Takes the bar away. May be called twice. */
   end(): void
 }
 
-/** @returns undefined where nobody would see it */
-export async function startProgress(
+/** Work that is done by then needs no bar. */
+const PATIENCE_MS = 500
+
+/** @returns undefined where nobody would see it, or wants to */
+export function startProgress(
   total: number,
   { progress }: { readonly progress?: boolean },
   output: Output,
-): Promise<Progress | undefined> {
+): Progress | undefined {
   if (progress === false || output.format === 'json' || !process.stderr.isTTY) return undefined
-  const { progressBar } = await import('./progress-bar.js')
-  return progressBar(total)
+  if (process.env.TERM === 'dumb') return undefined
+  const started = Date.now()
+  let bar: Progress | undefined
+  let state: 'early' | 'shown' | 'ended' = 'early'
+  return {
+    at(done, moved) {
+      bar?.at(done, moved)
+      if (state !== 'early' || Date.now() - started < PATIENCE_MS) return
+      state = 'shown'
+      import('./progress-bar.js').then(
+        ({ progressBar }) => {
+          if (state === 'shown') bar = progressBar(total, done, started)
+        },
+        () => {
+          // The work goes on without.
+        },
+      )
+    },
+    end() {
+      state = 'ended'
+      bar?.end()
+    },
+  }
 }
