@@ -44,7 +44,14 @@ export function describeError(error: unknown): ShownError {
     const message = `${error.stack ?? error.message}\nThis is a fault in tidemark: please report it.`
     return { code: 'internal', message, details: {}, status: exitStatus.error }
   }
-  return { ...known, code, status: statusOf(code) }
+  const hint = hints[code]
+  const message = hint === undefined ? known.message : `${known.message} (${hint})`
+  return { ...known, message, code, status: statusOf(code) }
+}
+
+/** Options that the packages below know nothing of. */
+const hints: Readonly<Record<string, string>> = {
+  'passphrase-missing': 'give --passphrase-file FILE, or - for standard input',
 }
 
 function statusOf(code: string): ExitStatus {

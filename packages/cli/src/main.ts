@@ -7,6 +7,8 @@ const argv = process.argv.slice(2)
 
 process.on('SIGINT', () => process.exit(exitStatus.interrupted))
 process.on('SIGTERM', () => process.exit(128 + 15))
+// The terminal was closed. (nohup is no help: Node undoes it as it starts.)
+process.on('SIGHUP', () => process.exit(128 + 1))
 
 run(argv).then(status => {
   // Not process.exit: what is still on its way to a pipe would be cut off.

@@ -8,13 +8,13 @@ const MOST_BYTES = 8 * 1024 * 1024
 /**
  * The bytes of a file, a pipe or (`-`) standard input; typed where that is a terminal, without showing it.
  *
- * @throws {CommandError} `passphrase-missing` when it cannot be read
+ * @throws {CommandError} `passphrase-unreadable` when it cannot be read
  */
 export async function readPassphrase(file: string): Promise<Buffer> {
   if (file === '-' && process.stdin.isTTY) return typedPassphrase()
   const what = file === '-' ? 'standard input' : file
   const failed = (why: string) =>
-    new CommandError('passphrase-missing', `cannot read the passphrase from ${what}: ${why}`, { file })
+    new CommandError('passphrase-unreadable', `cannot read the passphrase from ${what}: ${why}`, { file })
   let fd: number
   try {
     fd = file === '-' ? 0 : openSync(file, 'r')
@@ -59,7 +59,7 @@ async function typedPassphrase(): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     lines.once('line', line => resolve(Buffer.from(line)))
     lines.once('SIGINT', () => process.kill(process.pid, 'SIGINT'))
-    lines.once('close', () => reject(new CommandError('passphrase-missing', 'no passphrase was typed')))
+    lines.once('close', () => reject(new CommandError('passphrase-unreadable', 'no passphrase was typed')))
   }).finally(() => {
     lines.close()
     process.stderr.write('\n')

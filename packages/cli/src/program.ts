@@ -6,6 +6,7 @@ import type { MapOptions } from './commands/map.js'
 import type { PlanBackupOptions } from './commands/plan-backup.js'
 import { UsageError } from './errors.js'
 import { exitStatus } from './exit-status.js'
+import { dumpHelp, generalHelp, infoHelp, mapHelp, planBackupHelp, planHelp } from './help.js'
 import type { Output } from './output.js'
 import { parseGranularity, parseSize } from './units.js'
 
@@ -40,13 +41,8 @@ export function buildProgram(output: Output): Program {
     .argument('<file>', 'qcow2 or raw image')
     .option('--backing-chain', 'the images below it too, top first')
     .option('--count', "count each bitmap's dirty granules (reads the bitmaps)")
-    .option('--no-backing', 'open nothing but FILE')
-    .addOption(
-      new Option(
-        '--allow <dir>',
-        'with --backing-chain: only images below this folder; repeatable',
-      ).argParser(collect),
-    )
+    .addOption(noBacking())
+    .addOption(allow())
     .addOption(forceShare())
     .addHelpText('after', infoHelp)
     .action(
@@ -57,14 +53,17 @@ export function buildProgram(output: Output): Program {
       ),
     )
 
-  references(common(program.command('map')))
+  common(program.command('map'))
     .description("List a disk's extents over its whole chain, or the dirty extents of its bitmaps.")
     .argument('<file>', 'qcow2 image; without --bitmap also a raw one')
     .addOption(bitmapOption())
     .addOption(
-      new Option('--op <operation>', 'how to combine several, from left to right (default: "union")').choices(
-        ['union', 'intersection', 'difference', 'xor'],
-      ),
+      new Option('--op <operation>', 'how to combine several, from left to right; else union').choices([
+        'union',
+        'intersection',
+        'difference',
+        'xor',
+      ]),
     )
     .option(
       '--granularity <size>',
@@ -78,6 +77,9 @@ export function buildProgram(output: Output): Program {
     .option('--with-data', 'tell zeros from data in dirty extents, as they are now')
     .option('--snapshot <name>', 'without --bitmap: the disk as in this internal snapshot (id or name)')
     .addOption(forceBitmaps())
+    .addOption(noBacking())
+    .addOption(allow())
+    .addOption(probe())
     .addOption(forceShare())
     .addHelpText('after', mapHelp)
     .action(
@@ -88,7 +90,7 @@ export function buildProgram(output: Output): Program {
       ),
     )
 
-  references(common(program.command('dump')))
+  common(program.command('dump'))
     .description("Write a disk's guest data as raw: to a sparse file, or to stdout.")
     .argument('<file>', 'qcow2 or raw image')
     .option('-o, --out <out>', "a sparse file of the disk's size, or a device; - is stdout")
@@ -96,8 +98,12 @@ export function buildProgram(output: Output): Program {
     .option('--offset <size>', 'from here on', value => parseSize(value, 'offset'))
     .option('--length <size>', 'so many bytes', value => parseSize(value, 'length'))
     .option('--snapshot <name>', 'the disk as in this internal snapshot (id or name)')
+    .option('--no-sync', 'do not wait until OUT is on the disk: it may be lost with the power')
     .option('--passphrase-file <file>', 'what opens encrypted images (LUKS); - is stdin')
     .addOption(forceBitmaps())
+    .addOption(noBacking())
+    .addOption(allow())
+    .addOption(probe())
     .addOption(forceShare())
     .addHelpText('after', dumpHelp)
     .action(
@@ -195,16 +201,20 @@ function forceShare(): Option {
   return new Option('-U, --force-share', 'read an image that a running QEMU holds; what it shows may be torn')
 }
 
-/** What images may refer to. */
-function references(command: Command): Command {
-  return command
-    .option('--no-backing', 'open nothing but FILE: an image from a stranger may name any file here')
-    .addOption(
-      new Option('--allow <dir>', 'open backing and data files below this folder only; repeatable').argParser(
-        collect,
-      ),
-    )
-    .option('--probe', "find out a backing file's format by looking, where the image above does not say it")
+function noBacking(): Option {
+  return new Option('--no-backing', 'open nothing but FILE: an image from a stranger may name any file')
+}
+
+function allow(): Option {
+  const text = 'open backing and data files below this folder only; repeatable'
+  return new Option('--allow <dir>', text).argParser(collect)
+}
+
+function probe(): Option {
+  return new Option(
+    '--probe',
+    "find a backing file's format by looking, where the image above does not say it",
+  )
 }
 
 function bitmapOption(): Option {
@@ -218,122 +228,3 @@ function forceBitmaps(): Option {
 function collect(value: string, all: readonly string[] | undefined): readonly string[] {
   return [...(all ?? []), value]
 }
-
-// Lines of at most 80 columns: commander wraps its own part to the terminal, but not these.
-
-const generalHelp = `
-Examples:
-  tidemark info disk.qcow2
-  tidemark map disk.qcow2 --bitmap monday --output json
-  tidemark dump disk.qcow2 -o disk.raw
-  tidemark plan backup --domain web --incremental monday
-
-Exit statuses:
-  0    done; nothing wrong found
-  1    error: it could not be done; nothing was changed
-  4    cannot tell: the domain runs, its bitmaps are in QEMU's memory (plan)
-  10   some disks need a full backup (plan)
-  11   every disk needs a full backup (plan)
-  63   the image uses something that is not supported
-  64   usage error
-  130  interrupted
-Each command's --help has examples.`
-
-const infoHelp = `
-Works on images that QEMU refuses to open, and says what is wrong with them.
-Never reads bitmaps' bodies unless --count is given.
-
-Examples:
-  tidemark info disk.qcow2
-  tidemark info --count --output json disk.qcow2
-  tidemark info --backing-chain overlay.qcow2
-
-Exit statuses:
-  0    shown
-  1    error: it cannot be read, or a writer holds it (see -U)
-  63   shown as far as it goes: a feature or a format that is not supported
-  64   usage error`
-
-const mapHelp = `
-Without --bitmap it tells what qemu-img map tells, in its JSON: what of the disk
-is stored, in which image of the chain (depth) and at which offset.
-
-With --bitmap: a bitmap stands for a set of bytes, its dirty granules clipped to
-the disk. Operations are on those sets and exact, whatever the granularities.
-JSON is nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty.
-A bitmap is looked for in FILE alone, never silently in a backing file.
-
-Examples:
-  tidemark map overlay.qcow2
-  tidemark map disk.qcow2 --bitmap monday
-  tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference
-  tidemark map disk.qcow2 --bitmap monday --with-data --dirty
-  tidemark map overlay.qcow2 --bitmap monday --backing-chain --granularity 1M
-  tidemark map top.qcow2 --bitmap b0 --bitmap b0@base.qcow2 --format ndjson
-
-Exit statuses:
-  0    done
-  1    error: no such bitmap or snapshot; in-use, stale (see --force) or
-       corrupt; a backing file that may not be opened; or a writer holds an
-       image (see -U)
-  63   the image uses something that is not supported
-  64   usage error
-  130  interrupted`
-
-const dumpHelp = `
-Data keep their place: OUT has the disk's size, with holes for zeros and for
-all that --offset, --length or --bitmap leave out. OUT is made beside its place
-and takes it when it is whole: a dump that fails, or is interrupted, leaves
-nothing behind and what was there as it was. A block device is written in place.
-To stdout go the bytes from --offset on, --length of them, zeros included, also
-where --bitmap leaves data out.
-
-A passphrase is the bytes of its file, as for QEMU's secrets; if they open
-nothing and end with a newline, it is tried without. It is asked for only if
-encrypted data are read.
-
-Examples:
-  tidemark dump disk.qcow2 -o disk.raw
-  tidemark dump overlay.qcow2 --bitmap monday -o changes.raw
-  tidemark dump disk.qcow2 --offset 1M --length 512 | hexdump -C
-  tidemark dump disk.qcow2 --snapshot before-upgrade -o /dev/vg/restored
-  tidemark dump secret.qcow2 --passphrase-file key -o secret.raw
-  tidemark dump strange.qcow2 --allow /srv/images -o strange.raw
-
-Exit statuses:
-  0    done
-  1    error: corrupt data, a wrong passphrase, no room, no such bitmap or
-       snapshot, a backing file that may not be opened; or a writer holds an
-       image (see -U)
-  63   the image uses something that is not supported
-  64   usage error
-  130  interrupted`
-
-const planHelp = `
-Examples:
-  tidemark plan backup --domain web --incremental monday
-
-Exit statuses: those of each command; see tidemark plan backup --help`
-
-const planBackupHelp = `
-Where checkpoints come from: --domain NAME (libvirt's system folders, or
---libvirt-root DIR), or --domain-xml FILE with --checkpoint-dir DIR.
-In the plan, 'mode' is what is safe; 'libvirt' is what libvirt itself would say
-of an incremental backup.
-
-Examples:
-  tidemark plan backup --domain web --incremental monday
-  tidemark plan backup --domain web --incremental monday --disk vda --output json
-  tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints \\
-      --incremental monday --map-source /var/lib/libvirt/images=/mnt/copy
-  tidemark plan backup --domain web --incremental monday \\
-      --format xml --target-dir /backup > backup.xml
-  virsh backup-begin web backup.xml
-
-Exit statuses:
-  0    every disk incremental
-  1    error; with --require-incremental also instead of 10 and 11
-  4    cannot tell: the domain runs, or a source cannot be read from here
-  10   some disks need a full backup
-  11   every disk needs a full backup
-  64   usage error`

@@ -22,6 +22,8 @@ export interface DumpOptions extends BitmapOptions, GuestDataOptions {
   readonly offset?: number
   readonly length?: number
   readonly progress?: boolean
+  /** False: as soon as the kernel has it. */
+  readonly sync?: boolean
 }
 
 /** Extents that a bitmap marks; undefined: all. */
@@ -71,8 +73,10 @@ async function dumpDisk(
     const { start, end } = range
     const partial = dirty !== undefined || start > 0 || end < size
     const target =
-      out === undefined ? stdoutTarget(output, images) : await openOut(out, { size, images, locks, partial })
-    const progress = await startProgress(end - start, options, output)
+      out === undefined
+        ? stdoutTarget(output, images)
+        : await openOut(out, { size, images, locks, partial, sync: options.sync !== false })
+    const progress = startProgress(end - start, options, output)
     try {
       const stretches =
         dirty === undefined

@@ -11,6 +11,7 @@ import { dirtyStretches, nearOf } from '../dirty-data.js'
 import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
+import { type Progress, startProgress } from '../progress.js'
 import { diskMapWriter } from '../render/disk-map.js'
 import { mapWriter } from '../render/map.js'
 import { formatShare, formatSize } from '../units.js'
@@ -25,6 +26,7 @@ export interface MapOptions extends BitmapOptions {
   readonly dirty?: boolean
   readonly withData?: boolean
   readonly snapshot?: string
+  readonly progress?: boolean
 }
 
 /** `tidemark map`: the extents of bitmaps, combined; without a bitmap, what the disk's parts are and where. */
@@ -73,12 +75,18 @@ async function mapDisk(file: string, options: MapOptions, output: Output): Promi
   const { snapshot } = options
   await withChain(file, { ...options, data: true }, output, async layers => {
     const disk = await openDisk(layers, { open: gate(options), snapshot })
+    let progress: Progress | undefined
     try {
       const writer = diskMapWriter(formatOf(options, output), layers, disk.size, output)
+      progress = progressOf(disk.size, options, output)
       await writer.begin()
-      for await (const extents of disk.extents()) await writer.extents(extents)
+      for await (const extents of disk.extents()) {
+        await writer.extents(extents)
+        progress?.at(extents.at(-1)!.start)
+      }
       await writer.end()
     } finally {
+      progress?.end()
       await disk.close()
     }
   })
@@ -97,20 +105,32 @@ async function mapBitmaps(file: string, options: MapOptions, output: Output): Pr
     const size = image.virtualSize
     const writer = mapWriter(formatOf(options, output), size, options, output)
     const dirty = dirtyExtents(engine, operands, combine)
-    await writer.begin()
-    if (options.withData) {
-      const disk = await openDisk(layers, { open: gate(options) })
-      try {
-        const range = { start: 0, end: size }
-        for await (const stretches of dirtyStretches(disk, dirty, range, nearOf(image))) {
-          await writer.stretches(stretches)
+    const progress = progressOf(size, options, output)
+    const disk = options.withData ? await openDisk(layers, { open: gate(options) }) : undefined
+    try {
+      await writer.begin()
+      if (disk === undefined) {
+        for await (const chunk of dirty) {
+          await writer.extents(chunk)
+          progress?.at(chunk.at(-1)!)
         }
-      } finally {
-        await disk.close()
+      } else {
+        for await (const stretches of dirtyStretches(disk, dirty, { start: 0, end: size }, nearOf(image))) {
+          await writer.stretches(stretches)
+          progress?.at(stretches.at(-1)!.start)
+        }
       }
-    } else for await (const chunk of dirty) await writer.extents(chunk)
-    await writer.end()
+      await writer.end()
+    } finally {
+      progress?.end()
+      await disk?.close()
+    }
   })
+}
+
+/** A map on the terminal shows itself how far it is. */
+function progressOf(size: number, options: MapOptions, output: Output): Progress | undefined {
+  return process.stdout.isTTY ? undefined : startProgress(size, options, output)
 }
 
 /** How much, without where: no extent has to be made or written. */

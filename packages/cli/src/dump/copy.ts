@@ -3,9 +3,12 @@ import type { Stretch } from '../dirty-data.js'
 import type { DumpTarget } from './target.js'
 import { storedParts } from './zero-blocks.js'
 
-/** Read and written at once. */
-const PIECE_BYTES = 1024 * 1024
-/** While one piece is read, or inflated by some threads, others are on their way out. */
+/** Read and written at once. Measured, 2 GiB in memory: 1 MiB takes a fifth longer, 256 KiB twice as long. */
+const PIECE_BYTES = 2 * 1024 * 1024
+/**
+ * While one piece is written, others are read, or inflated by several threads. Just one is written at a time: a pipe
+ * needs them in order, and the kernel lets one writer at a time into a file; others wait for it with a busy processor.
+ */
 const PIECES = 4
 
 /** A part of a disk, in bytes. */
@@ -53,7 +56,7 @@ export async function copyStretches(
     const turn = before
     const piece = buffers[pieces++ % PIECES]!.subarray(0, bytes)
     await disk.readInto(piece, position)
-    if (target.inOrder) await turn
+    await turn
     if (target.zeros === undefined) {
       const parts = storedParts(piece, position)
       for (let i = 0; i < parts.length; i += 2) {
@@ -71,7 +74,7 @@ export async function copyStretches(
 
   const fill = async (position: number, bytes: number) => {
     const turn = before
-    if (target.inOrder) await turn
+    await turn
     await target.zeros?.(position, bytes)
   }
 

@@ -16,15 +16,23 @@ import type { DumpTarget } from './target.js'
 import { writeAll } from './write-all.js'
 import { writeError } from './write-error.js'
 
+export interface FileTargetOptions {
+  /** Bytes. */
+  readonly size: number
+  /** What is there now, whose owner and mode are kept. */
+  readonly before: Stats | undefined
+  /** Wait until it is on the disk. */
+  readonly sync: boolean
+}
+
 /**
- * A sparse file, all or nothing: it is made beside its place, and takes that when it is whole and on the disk. What
+ * A sparse file, all or nothing: it is made beside its place, and takes that when it is whole. What
  * was there before stays until then.
  *
  * @param path of the file itself, not of a symbolic link to it
- * @param before what is there now, whose owner and mode are kept
  * @throws {CommandError} `write-failed`
  */
-export function fileTarget(path: string, size: number, before: Stats | undefined): DumpTarget {
+export function fileTarget(path: string, { size, before, sync }: FileTargetOptions): DumpTarget {
   const folder = dirname(path)
   const temporary = join(folder, `.${basename(path).slice(0, 100)}.${randomBytes(6).toString('hex')}.part`)
   const failed = (cause: unknown) => writeError(path, cause)
@@ -57,7 +65,6 @@ export function fileTarget(path: string, size: number, before: Stats | undefined
     throw failed(cause)
   }
   return {
-    inOrder: false,
     zeros: undefined,
     write: (bytes, position) =>
       writeAll(fd, bytes, position).catch(cause => {
@@ -65,7 +72,7 @@ export function fileTarget(path: string, size: number, before: Stats | undefined
       }),
     async finish() {
       try {
-        await promisify(fsync)(fd)
+        if (sync) await promisify(fsync)(fd)
         renameSync(temporary, path)
       } catch (cause) {
         throw failed(cause)
@@ -73,7 +80,7 @@ export function fileTarget(path: string, size: number, before: Stats | undefined
       open = false
       process.off('exit', discard)
       closeSync(fd)
-      await syncFolder(folder)
+      if (sync) await syncFolder(folder)
     },
     discard,
   }

@@ -26,6 +26,8 @@ export interface OutOptions {
   readonly locks: Promise<LockTable>
   /** Only parts are written: not where there cannot be holes for the rest. */
   readonly partial: boolean
+  /** Wait until all is on the disk. */
+  readonly sync: boolean
 }
 
 /**
@@ -36,10 +38,10 @@ export interface OutOptions {
  */
 export async function openOut(
   out: string,
-  { size, images, locks, partial }: OutOptions,
+  { size, images, locks, partial, sync }: OutOptions,
 ): Promise<DumpTarget> {
   const before = lookAt(out)
-  if (before === undefined) return fileTarget(behindLinks(out), size, undefined)
+  if (before === undefined) return fileTarget(behindLinks(out), { size, before, sync })
   refuseImage(out, before, images)
   if (before.isFile() || before.isBlockDevice()) {
     if ((await readLocks(out, locks)).writer) {
@@ -56,7 +58,7 @@ export async function openOut(
     } catch (cause) {
       throw writeError(out, cause)
     }
-    return fileTarget(realpathSync(out), size, before)
+    return fileTarget(realpathSync(out), { size, before, sync })
   }
   if (before.isBlockDevice()) {
     if (partial) {
@@ -70,9 +72,9 @@ export async function openOut(
       const message = `cannot write ${out}: it has ${device.size} bytes, the disk ${size}`
       throw new CommandError('write-failed', message, { out, size: device.size })
     }
-    return placeTarget(out, 'block')
+    return placeTarget(out, 'block', sync)
   }
-  if (before.isFIFO() || before.isCharacterDevice()) return placeTarget(out, 'stream')
+  if (before.isFIFO() || before.isCharacterDevice()) return placeTarget(out, 'stream', sync)
   const what = before.isDirectory() ? 'a folder' : 'neither a file, a device nor a pipe'
   throw new CommandError('write-failed', `cannot write ${out}: it is ${what}`, { out })
 }
@@ -82,7 +84,6 @@ export function stdoutTarget(output: Output, images: readonly ChainLayer[]): Dum
   refuseImage('the standard output', fstatSync(1), images)
   const write = (bytes: Buffer) => output.writeBytes(bytes)
   return {
-    inOrder: true,
     write,
     zeros: (position, length) => writeZeros(write, position, length),
     finish: () => output.flush(),

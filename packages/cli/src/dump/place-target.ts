@@ -12,7 +12,7 @@ const zeroPiece = Buffer.alloc(1024 * 1024)
  *
  * @throws {CommandError} `write-failed`
  */
-export async function placeTarget(out: string, kind: 'block' | 'stream'): Promise<DumpTarget> {
+export async function placeTarget(out: string, kind: 'block' | 'stream', sync: boolean): Promise<DumpTarget> {
   const failed = (cause: unknown) => writeError(out, cause)
   const block = kind === 'block'
   // O_EXCL: not a device that is mounted. Opening a pipe waits for its reader, in the thread pool.
@@ -28,12 +28,11 @@ export async function placeTarget(out: string, kind: 'block' | 'stream'): Promis
     }
   }
   return {
-    inOrder: !block,
     write,
     zeros: (position, length) => writeZeros(write, position, length),
     async finish() {
       try {
-        if (block) await promisify(fsync)(fd)
+        if (block && sync) await promisify(fsync)(fd)
         await promisify(close)(fd)
       } catch (cause) {
         throw failed(cause)

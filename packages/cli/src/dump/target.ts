@@ -1,8 +1,6 @@
 /** Where a dump goes. Positions are those of the disk, in bytes. */
 export interface DumpTarget {
-  /** Pieces come one after the other: a pipe has no positions. Else several are written at a time. */
-  readonly inOrder: boolean
-  /** The bytes are used again when the promise settles. */
+  /** Pieces come in order, one after the other. The bytes are used again when the promise settles. */
   write(bytes: Buffer, position: number): Promise<void>
   /** Undefined where what is not written reads as zeros anyway. */
   readonly zeros: ((position: number, length: number) => Promise<void>) | undefined

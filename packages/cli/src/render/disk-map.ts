@@ -2,7 +2,7 @@ import type { ChainLayer, DiskExtent } from '@tidemark/qcow2'
 import type { Output } from '../output.js'
 import { printable } from '../printable.js'
 import { formatSize } from '../units.js'
-import { AsciiPiece } from './ascii-piece.js'
+import { AsciiPiece, ascii } from './ascii-piece.js'
 
 export interface DiskMapWriter {
   begin(): Promise<void>
@@ -47,30 +47,39 @@ export function diskMapWriter(
   }
 }
 
+const START = ascii('{ "start": ')
+const LENGTH = ascii(', "length": ')
+const DEPTH = ascii(', "depth": ')
+const OFFSET = ascii(', "offset": ')
+const END = ascii('}')
+const NEXT = ascii('},\n')
+const END_OF_LINE = ascii('}\n')
+/** Of all three, by their bits. */
+const FLAGS = Array.from({ length: 8 }, (_, bits) =>
+  ascii(`, "present": ${(bits & 4) !== 0}, "zero": ${(bits & 2) !== 0}, "data": ${(bits & 1) !== 0}`),
+)
+
 /** To the byte what `qemu-img map --output=json` writes; ndjson: the same objects, one a line. */
 function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
   const object = ({ start, length, depth, present, zero, data, offset }: DiskExtent) => {
-    piece.text('{ "start": ')
+    piece.bytes(START)
     piece.number(start)
-    piece.text(', "length": ')
+    piece.bytes(LENGTH)
     piece.number(length)
-    piece.text(', "depth": ')
+    piece.bytes(DEPTH)
     piece.number(depth)
-    piece.text(present ? ', "present": true' : ', "present": false')
-    piece.text(zero ? ', "zero": true' : ', "zero": false')
-    piece.text(data ? ', "data": true' : ', "data": false')
+    piece.bytes(FLAGS[(present ? 4 : 0) + (zero ? 2 : 0) + (data ? 1 : 0)]!)
     if (offset !== undefined) {
-      piece.text(', "offset": ')
+      piece.bytes(OFFSET)
       piece.number(offset)
     }
-    piece.text('}')
   }
   if (format === 'ndjson') {
     return {
       begin() {},
       line(extent) {
         object(extent)
-        piece.text('\n')
+        piece.bytes(END_OF_LINE)
       },
       end() {},
     }
@@ -79,11 +88,14 @@ function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
   return {
     begin: () => piece.text('['),
     line(extent) {
-      if (!first) piece.text(',\n')
+      if (!first) piece.bytes(NEXT)
       first = false
       object(extent)
     },
-    end: () => piece.text(']\n'),
+    end() {
+      if (!first) piece.bytes(END)
+      piece.text(']\n')
+    },
   }
 }
 
@@ -95,7 +107,7 @@ function textLines(piece: AsciiPiece, layers: readonly ChainLayer[], size: numbe
   const states = 'compressed'.length
   // Where data are: in the image itself, or in the data file that it names.
   const files = layers.map(({ filename, inspection }) =>
-    Buffer.from(`  ${printable(inspection?.dataFile || filename)}`),
+    new TextEncoder().encode(`  ${printable(inspection?.dataFile || filename)}`),
   )
   const encrypted = layers.map(({ inspection }) => inspection?.encrypted === true)
   const bytes = { stored: 0, zeros: 0, nowhere: 0 }

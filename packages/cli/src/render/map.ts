@@ -1,7 +1,7 @@
 import type { Stretch } from '../dirty-data.js'
 import type { Output } from '../output.js'
 import { formatShare, formatSize } from '../units.js'
-import { AsciiPiece } from './ascii-piece.js'
+import { AsciiPiece, ascii } from './ascii-piece.js'
 
 export interface MapWriter {
   begin(): Promise<void>
@@ -83,18 +83,23 @@ interface Lines {
   end(): void
 }
 
+const OFFSET = ascii('{"offset":')
+const LENGTH = ascii(',"length":')
+const DIRTY = ascii(',"type":1,"description":"dirty"')
+const CLEAN = ascii(',"type":0,"description":"clean"')
+const NOW = Array.from({ length: 4 }, (_, bits) =>
+  ascii(`,"zero":${(bits & 2) !== 0},"data":${(bits & 1) !== 0}`),
+)
+
 /** nbdinfo's shape and order of keys. */
 function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
   const object: Lines['line'] = (offset, length, dirty, now) => {
-    piece.text('{"offset":')
+    piece.bytes(OFFSET)
     piece.number(offset)
-    piece.text(',"length":')
+    piece.bytes(LENGTH)
     piece.number(length)
-    piece.text(dirty ? ',"type":1,"description":"dirty"' : ',"type":0,"description":"clean"')
-    if (now !== undefined) {
-      piece.text(now.zero ? ',"zero":true' : ',"zero":false')
-      piece.text(now.data ? ',"data":true' : ',"data":false')
-    }
+    piece.bytes(dirty ? DIRTY : CLEAN)
+    if (now !== undefined) piece.bytes(NOW[(now.zero ? 2 : 0) + (now.data ? 1 : 0)]!)
     piece.text('}')
   }
   if (format === 'ndjson') {

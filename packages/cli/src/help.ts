@@ -1,0 +1,119 @@
+// What stands below a command's options: lines of at most 80 columns. Commander wraps its own part to the terminal, but
+// not these.
+
+export const generalHelp = `
+Examples:
+  tidemark info disk.qcow2
+  tidemark map disk.qcow2 --bitmap monday --output json
+  tidemark dump disk.qcow2 -o disk.raw
+  tidemark plan backup --domain web --incremental monday
+
+Exit statuses:
+  0    done; nothing wrong found
+  1    error: it could not be done; nothing was changed
+  4    cannot tell: the domain runs, its bitmaps are in QEMU's memory (plan)
+  10   some disks need a full backup (plan)
+  11   every disk needs a full backup (plan)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted
+Each command's --help has examples.`
+
+export const infoHelp = `
+Works on images that QEMU refuses to open, and says what is wrong with them.
+Never reads bitmaps' bodies unless --count is given.
+
+Examples:
+  tidemark info disk.qcow2
+  tidemark info --count --output json disk.qcow2
+  tidemark info --backing-chain overlay.qcow2
+
+Exit statuses:
+  0    shown
+  1    error: it cannot be read, or a writer holds it (see -U)
+  63   shown as far as it goes: a feature or a format that is not supported
+  64   usage error`
+
+export const mapHelp = `
+Without --bitmap it tells what qemu-img map tells, in its JSON: what of the disk
+is stored, in which image of the chain (depth) and at which offset.
+
+With --bitmap: a bitmap stands for a set of bytes, its dirty granules clipped to
+the disk. Operations are on those sets and exact, whatever the granularities.
+JSON is nbdinfo's: the whole disk, neighbours merged, type 0 clean and 1 dirty.
+A bitmap is looked for in FILE alone, never silently in a backing file.
+
+Examples:
+  tidemark map overlay.qcow2
+  tidemark map disk.qcow2 --bitmap monday
+  tidemark map disk.qcow2 --bitmap monday --bitmap tuesday --op difference
+  tidemark map disk.qcow2 --bitmap monday --with-data --dirty
+  tidemark map overlay.qcow2 --bitmap monday --backing-chain --granularity 1M
+  tidemark map top.qcow2 --bitmap b0 --bitmap b0@base.qcow2 --format ndjson
+
+Exit statuses:
+  0    done
+  1    error: no such bitmap or snapshot; in-use, stale (see --force) or
+       corrupt; a backing file that may not be opened; or a writer holds an
+       image (see -U)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted`
+
+export const dumpHelp = `
+Data keep their place: OUT has the disk's size, with holes for zeros and for
+all that --offset, --length or --bitmap leave out. OUT is made beside its place
+and takes it when it is whole: a dump that fails, or is interrupted, leaves
+nothing behind and what was there as it was. A block device is written in place.
+To stdout go the bytes from --offset on, --length of them, zeros included, also
+where --bitmap leaves data out.
+
+A passphrase is the bytes of its file, as for QEMU's secrets; if they open
+nothing and end with a newline, it is tried without. It is asked for only if
+encrypted data are read.
+
+Examples:
+  tidemark dump disk.qcow2 -o disk.raw
+  tidemark dump overlay.qcow2 --bitmap monday -o changes.raw
+  tidemark dump disk.qcow2 --offset 1M --length 512 | hexdump -C
+  tidemark dump disk.qcow2 --snapshot before-upgrade -o /dev/vg/restored
+  tidemark dump secret.qcow2 --passphrase-file key -o secret.raw
+  tidemark dump strange.qcow2 --allow /srv/images -o strange.raw
+
+Exit statuses:
+  0    done
+  1    error: corrupt data, a wrong passphrase, no room, no such bitmap or
+       snapshot, a backing file that may not be opened; or a writer holds an
+       image (see -U)
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted`
+
+export const planHelp = `
+Examples:
+  tidemark plan backup --domain web --incremental monday
+
+Exit statuses: those of each command; see tidemark plan backup --help`
+
+export const planBackupHelp = `
+Where checkpoints come from: --domain NAME (libvirt's system folders, or
+--libvirt-root DIR), or --domain-xml FILE with --checkpoint-dir DIR.
+In the plan, 'mode' is what is safe; 'libvirt' is what libvirt itself would say
+of an incremental backup.
+
+Examples:
+  tidemark plan backup --domain web --incremental monday
+  tidemark plan backup --domain web --incremental monday --disk vda --output json
+  tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints \\
+      --incremental monday --map-source /var/lib/libvirt/images=/mnt/copy
+  tidemark plan backup --domain web --incremental monday \\
+      --format xml --target-dir /backup > backup.xml
+  virsh backup-begin web backup.xml
+
+Exit statuses:
+  0    every disk incremental
+  1    error; with --require-incremental also instead of 10 and 11
+  4    cannot tell: the domain runs, or a source cannot be read from here
+  10   some disks need a full backup
+  11   every disk needs a full backup
+  64   usage error`
