@@ -66,13 +66,18 @@ function parseJsonName(json: string): BackingReference {
   const path = options[below ? 'file.filename' : 'filename']
   const format = below ? options.driver : undefined
   if ((driver !== 'file' && driver !== 'host_device') || typeof path !== 'string') {
-    return { kind: 'other', description: `json: with driver ${String(driver)}` }
+    return { kind: 'other', description: `json: with driver ${shown(driver)}` }
   }
   // An offset into the file, another backing file and the like: not the image that the path alone would be.
   const strange = Object.keys(options).find(key => !harmless.has(key.replace(/^file\./, '')))
   if (strange !== undefined) return { kind: 'other', description: `json: with option ${strange}` }
   const own = ownPath(path, `json: with ${path}`)
   return own.kind === 'path' && typeof format === 'string' ? { ...own, format } : own
+}
+
+/** Not String(): that calls what the name itself says, as in {"driver":[{"toString":1}]}. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 /** Options that say how an image is accessed, not what it holds. */
@@ -89,7 +94,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 /** {"a":{"b":1}} → {"a.b":1}, as QEMU does. */
 function flatten(value: Record<string, unknown>, prefix = ''): Record<string, unknown> {
-  const flat: Record<string, unknown> = {}
+  // Without a prototype: `__proto__` is an option like any other.
+  const flat: Record<string, unknown> = Object.create(null)
   for (const [key, each] of Object.entries(value)) {
     if (isObject(each)) Object.assign(flat, flatten(each, `${prefix}${key}.`))
     else flat[prefix + key] = each

@@ -56,6 +56,9 @@ const SUBCLUSTERS = 32
 
 const HIGH = 2 ** 32
 
+/** Entries, some 50 ms of them, between two turns of the event loop: without, no signal could end a huge map. */
+const TURN_ENTRIES = 2 ** 22
+
 /**
  * Where an image's guest data are. Strict: an entry that cannot be, a reference past the file's end or into metadata
  * is an error with its place, and no data are given for it. (QEMU reads zeros there, or what it finds.)
@@ -68,13 +71,15 @@ export class ClusterMap {
   /** The image file itself, or its external data file. */
   readonly #data: ImageStorage
   readonly #external: boolean
-  /** Of the image file. */
+  /** Of the image file: what no data may lie in, and what no L2 table may. */
   readonly #metadata: ClusterSet
+  readonly #notTables: ClusterSet
   readonly #cache: TableCache
   readonly #entryBytes: number
   /** Entries of a piece of an L2 table, and guest bytes that it maps. */
   readonly #sliceEntries: number
   readonly #sliceGuestBytes: number
+  #decoded = 0
 
   constructor(parts: {
     readonly image: ImageInspection
@@ -82,6 +87,8 @@ export class ClusterMap {
     readonly l1: L1Table
     readonly data: ImageStorage
     readonly metadata: ClusterSet
+    /** The same without L2 tables. */
+    readonly notTables: ClusterSet
     readonly cache: TableCache
   }) {
     const { image } = parts
@@ -91,6 +98,7 @@ export class ClusterMap {
     this.#data = parts.data
     this.#external = image.dataFile !== undefined
     this.#metadata = parts.metadata
+    this.#notTables = parts.notTables
     this.#cache = parts.cache
     this.#entryBytes = image.extendedL2 ? 16 : 8
     this.#sliceEntries = Math.min(image.clusterSize, SLICE_BYTES) / this.#entryBytes
@@ -130,7 +138,12 @@ export class ClusterMap {
       if (this.#image.extendedL2) this.#decodeExtended(slice, sliceStart, at, sliceEnd, runs)
       else this.#decode(slice, sliceStart, at, sliceEnd, runs)
       yield this.#checked(runs.list, slice, sliceStart)
+      this.#decoded += (sliceEnd - at) / clusterSize
       at = sliceEnd
+      if (this.#decoded > TURN_ENTRIES) {
+        this.#decoded = 0
+        await new Promise(resolve => setTimeout(resolve))
+      }
     }
   }
 
@@ -153,6 +166,9 @@ export class ClusterMap {
     if (offset % clusterSize !== 0) throw fail('an L2 table at a cluster boundary')
     if (offset !== 0 && offset + clusterSize > storage.size) {
       throw fail(`an L2 table within the file of ${storage.size} bytes`)
+    }
+    if (offset !== 0 && this.#notTables.firstShared(offset, offset + clusterSize) >= 0) {
+      throw fail('an L2 table, not other metadata')
     }
     return offset
   }

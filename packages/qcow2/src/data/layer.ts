@@ -1,6 +1,8 @@
 import type { ChainLayer } from '../chain/open-chain.js'
 import { CorruptImageError, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import { findingToError } from '../findings.js'
+import { fieldsOf } from '../format/bytes.js'
+import { extensionMagic } from '../format/extensions.js'
 import { hasReferencedClusters, readRefcountTable } from '../format/refcounts.js'
 import { readSnapshots, type Snapshot } from '../format/snapshots.js'
 import type { ImageInspection } from '../image/inspect.js'
@@ -8,7 +10,7 @@ import { type ImageStorage, type ReadOptions, readBytes } from '../storage/stora
 import { ClusterMap, type ClusterRun, guestBytesPerL1Entry, type L1Table } from './cluster-map.js'
 import { ClusterSet } from './cluster-set.js'
 import type { Codecs, SectorCipher } from './codecs.js'
-import { TableCache } from './table-cache.js'
+import { TableCache, untilAborted } from './table-cache.js'
 
 /** QEMU's limit for any L1 table. */
 const MAX_L1_BYTES = 32 * 1024 * 1024
@@ -78,15 +80,19 @@ export async function qcow2Layer(
 
   const snapshot =
     options.snapshot === undefined ? undefined : await findSnapshot(image, options.snapshot, options)
-  const size = sectors(snapshot?.diskSize ?? header.size)
+  const bytes = snapshot?.diskSize ?? header.size
+  if (bytes > Number.MAX_SAFE_INTEGER) {
+    throw new UnsupportedFeatureError(filename, 'a snapshot of a disk of more than 2^53 − 1 bytes')
+  }
+  const size = sectors(bytes)
   const l1 = await readL1(image, snapshot, size, options)
   const blocks = await readRefcountTable(storage, header, options)
   const data = options.dataFile ?? storage
   const cache = new TableCache(storage, options.tableCacheBytes)
-  const map = new ClusterMap({ image, size, l1, data, metadata: metadataOf(image, l1, blocks), cache })
+  const map = new ClusterMap({ image, size, l1, data, ...metadataOf(image, l1, blocks), cache })
   let cipher: Promise<SectorCipher> | undefined
   let preallocated: Promise<boolean> | undefined
-  let inflated: { readonly at: number; readonly bytes: Promise<Uint8Array> } | undefined
+  let inflated: Inflated | undefined
   return {
     filename,
     size,
@@ -94,23 +100,37 @@ export async function qcow2Layer(
     encrypted: image.encrypted,
     holesAreAllocated: true,
     runs: (start, end, read) => map.runs(start, end, read),
-    async looksForHoles() {
+    async looksForHoles({ signal } = {}) {
       if (data.storedRun === undefined) return false
       preallocated ??= isPreallocated(image, blocks)
-      return preallocated
+      return untilAborted(preallocated, signal)
     },
-    async cipher() {
+    async cipher({ signal } = {}) {
       if (!image.encrypted) return undefined
       cipher ??= unlock(image, options)
-      return cipher
+      return untilAborted(cipher, signal)
     },
     inflate(run) {
-      // A reader in small steps comes back to the same cluster.
-      if (inflated?.at !== run.hostOffset)
-        inflated = { at: run.hostOffset, bytes: inflate(image, run, options.codecs) }
-      return inflated.bytes
+      // A reader in small steps comes back to the same cluster. Two may begin at one place, of other lengths.
+      const { hostOffset, hostBytes } = run
+      if (inflated?.hostOffset === hostOffset && inflated.hostBytes === hostBytes) return inflated.bytes
+      const bytes = inflate(image, run, options.codecs)
+      const mine: Inflated = { hostOffset, hostBytes, bytes }
+      inflated = mine
+      // Whoever asks again may have better luck.
+      bytes.catch(() => {
+        if (inflated === mine) inflated = undefined
+      })
+      return bytes
     },
   }
+}
+
+/** The last cluster that was inflated, or is being. */
+interface Inflated {
+  readonly hostOffset: number
+  readonly hostBytes: number
+  readonly bytes: Promise<Uint8Array>
 }
 
 function sectors(bytes: number): number {
@@ -154,9 +174,16 @@ async function readL1(
   return { structure, offset, entries: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength) }
 }
 
-/** Clusters of the image file that cannot hold guest data. Not all that there are: those known without more reads. */
-function metadataOf(image: ImageInspection, l1: L1Table, blocks: Float64Array): ClusterSet {
-  const { header, clusterSize, storage, bitmapDirectory } = image
+/**
+ * Clusters of the image file that cannot hold guest data; and those of them that cannot be an L2 table. Not all that
+ * there are: those known without more reads.
+ */
+function metadataOf(
+  image: ImageInspection,
+  l1: L1Table,
+  blocks: Float64Array,
+): { metadata: ClusterSet; notTables: ClusterSet } {
+  const { header, clusterSize, storage, bitmapDirectory, extensions } = image
   const starts: number[] = [0]
   const add = (offset: number, bytes: number) => {
     const end = Math.min(offset + bytes, storage.size)
@@ -170,16 +197,22 @@ function metadataOf(image: ImageInspection, l1: L1Table, blocks: Float64Array): 
     const { directoryOffset, directorySize } = bitmapDirectory.extension
     if (!bitmapDirectory.stale) add(directoryOffset, directorySize)
   }
+  const luks = extensions.findLast(({ magic }) => magic === extensionMagic.luksHeader)
+  if (image.encrypted && luks !== undefined) {
+    const pointer = fieldsOf(luks.data)
+    add(pointer.u64(0), pointer.u64(8))
+  }
   const entries = l1.entries.byteLength / 8
   const all = new Float64Array(starts.length + blocks.length + entries)
   all.set(starts)
   all.set(blocks, starts.length)
+  const notTables = new ClusterSet(clusterSize, all.slice(0, starts.length + blocks.length))
   for (let i = 0; i < entries; i++) {
     const high = l1.entries.getUint32(i * 8) & 0x00ffffff
     all[starts.length + blocks.length + i] =
       high * 2 ** 32 + ((l1.entries.getUint32(i * 8 + 4) & ~0x1ff) >>> 0)
   }
-  return new ClusterSet(clusterSize, all)
+  return { metadata: new ClusterSet(clusterSize, all), notTables }
 }
 
 /**
@@ -194,7 +227,7 @@ async function isPreallocated({ storage, header, clusterSize }: ImageInspection,
 }
 
 async function unlock(image: ImageInspection, options: Qcow2LayerOptions): Promise<SectorCipher> {
-  const { passphrase, codecs, signal } = options
+  const { passphrase, codecs } = options
   if (passphrase === undefined) {
     throw new Qcow2Error(
       'passphrase-missing',
@@ -206,7 +239,7 @@ async function unlock(image: ImageInspection, options: Qcow2LayerOptions): Promi
   }
   // Most images are not encrypted.
   const { unlockLuks } = await import('./luks.js')
-  return unlockLuks(image.storage, image, await passphrase(), codecs, { signal })
+  return unlockLuks(image.storage, image, await passphrase(), codecs)
 }
 
 async function inflate(
@@ -219,6 +252,7 @@ async function inflate(
   try {
     return await (zstd ? codecs.zstd(input, clusterSize) : codecs.inflateRaw(input, clusterSize))
   } catch (cause) {
+    if (cause instanceof Qcow2Error) throw cause
     throw new Qcow2Error(
       'decompress-failed',
       `${storage.name}: the compressed cluster at 0x${run.hostOffset.toString(16)} (guest offset 0x${run.clusterStart.toString(16)}) cannot be inflated: ${(cause as Error).message}`,

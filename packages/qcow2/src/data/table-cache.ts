@@ -28,8 +28,7 @@ export class TableCache {
   async get(offset: number, bytes: number, { signal }: ReadOptions = {}): Promise<TableSlice> {
     signal?.throwIfAborted()
     const slice = this.#slice(offset, bytes)
-    // The read is everybody's: it goes on when one of them gives up.
-    return signal === undefined ? slice : untilAborted(slice, signal)
+    return untilAborted(slice, signal)
   }
 
   #slice(offset: number, bytes: number): Promise<TableSlice> {
@@ -71,9 +70,12 @@ export class TableCache {
   }
 }
 
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** What is everybody's goes on when one of them gives up. */
+export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason)
+    if (signal.aborted) abort()
     signal.addEventListener('abort', abort, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
   })

@@ -44,13 +44,14 @@ export interface ImageStorage {
   close(): Promise<void>
 }
 
-/** @throws RangeError unless `length` bytes at `offset` are within the storage */
+/** @throws RangeError unless `length` bytes at `offset`, whole numbers, are within the storage */
 export function checkRange(
   storage: Pick<ImageStorage, 'name' | 'size'>,
   offset: number,
   length: number,
 ): void {
-  if (!(Number.isSafeInteger(offset) && offset >= 0 && offset + length <= storage.size)) {
+  const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
+  if (!(whole && offset + length <= storage.size)) {
     throw new RangeError(
       `${storage.name}: ${length} bytes at ${offset} are not within its ${storage.size} bytes`,
     )
