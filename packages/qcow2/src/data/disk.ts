@@ -243,7 +243,8 @@ class LayeredDisk implements GuestDisk {
       let chunk: Told[] = []
       for (const run of runs) {
         if (run.kind !== 'unallocated') {
-          if (run.kind === 'data' && (await layer.looksForHoles(options))) {
+          // A hole of an encrypted file is not zeros: it is deciphered like anything else.
+          if (run.kind === 'data' && !layer.encrypted && (await layer.looksForHoles(options))) {
             await tellStored(run, layer, depth, chunk)
           } else chunk.push(told(run, depth, layer.encrypted))
           continue
@@ -257,7 +258,8 @@ class LayeredDisk implements GuestDisk {
         }
         if (run.start + run.length > within) {
           const rest = run.start + run.length - within
-          const offset = run.hostOffset === undefined ? undefined : run.hostOffset + within - run.start
+          const place = layer.encrypted ? undefined : run.hostOffset
+          const offset = place === undefined ? undefined : place + within - run.start
           chunk.push({ start: within, length: rest, depth, present: false, zero: true, data: false, offset })
         }
       }
@@ -307,7 +309,7 @@ async function tellStored(
       present: true,
       zero: !stored.data,
       data: stored.data || layer.holesAreAllocated,
-      offset: layer.encrypted ? undefined : host,
+      offset: host,
     })
     start += length
   }
