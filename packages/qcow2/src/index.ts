@@ -27,6 +27,8 @@ export {
   openChain,
 } from './chain/open-chain.js'
 export { probeFormat } from './chain/probe.js'
+export { ClusterBits } from './check/cluster-bits.js'
+export { mapReferences, type ReferenceMap } from './check/references.js'
 export type { BlockCipher, Codecs, HashName, SectorCipher } from './data/codecs.js'
 export { type DiskExtent, type GuestDisk, type OpenDiskOptions, openDisk } from './data/disk.js'
 export { libraryCodecs } from './data/library-codecs.js'

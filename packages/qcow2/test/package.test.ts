@@ -20,6 +20,7 @@ describe('the exports', () => {
   it('of . at run time', async () => {
     expect(Object.keys(await import(`${root}/dist/index.js`)).sort()).toEqual([
       'COMBINE_ARENA_BYTES',
+      'ClusterBits',
       'CorruptImageError',
       'Qcow2Error',
       'ShortReadError',
@@ -44,6 +45,7 @@ describe('the exports', () => {
       'incompatible',
       'inspectImage',
       'libraryCodecs',
+      'mapReferences',
       'memoryStorage',
       'openBitmap',
       'openChain',
@@ -98,6 +100,7 @@ describe('the exports', () => {
       'Qcow2ErrorCode',
       'Qcow2Header',
       'ReadOptions',
+      'ReferenceMap',
       'SectorCipher',
       'Snapshot',
       'StoredRun',

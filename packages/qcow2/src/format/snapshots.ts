@@ -45,6 +45,15 @@ export async function readSnapshots(
   header: Qcow2Header,
   options?: ReadOptions,
 ): Promise<Snapshot[]> {
+  return (await readSnapshotTable(storage, header, options)).snapshots
+}
+
+/** The same, and how many bytes the table takes from `snapshots_offset` on. */
+export async function readSnapshotTable(
+  storage: ImageStorage,
+  header: Qcow2Header,
+  options?: ReadOptions,
+): Promise<{ snapshots: Snapshot[]; bytes: number }> {
   const snapshots: Snapshot[] = []
   let window: Uint8Array = new Uint8Array()
   let windowStart: number = header.snapshotsOffset
@@ -101,5 +110,5 @@ export async function readSnapshots(
     })
     at += Math.ceil(length / 8) * 8
   }
-  return snapshots
+  return { snapshots, bytes: at - header.snapshotsOffset }
 }

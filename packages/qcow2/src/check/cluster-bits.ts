@@ -1,0 +1,34 @@
+/** A set of clusters by number: one bit for each, 2 MiB for a file of 1 TiB in clusters of 64 KiB. */
+export class ClusterBits {
+  readonly size: number
+  readonly #words: Uint32Array
+
+  /** @param size clusters; numbers from 0 to `size` − 1 */
+  constructor(size: number) {
+    this.size = size
+    this.#words = new Uint32Array(Math.ceil(size / 32))
+  }
+
+  has(cluster: number): boolean {
+    return ((this.#words[Math.floor(cluster / 32)]! >>> (cluster % 32)) & 1) === 1
+  }
+
+  /** @returns whether it was there already */
+  add(cluster: number): boolean {
+    const word = Math.floor(cluster / 32)
+    const bit = 1 << (cluster % 32)
+    const before = this.#words[word]!
+    this.#words[word] = before | bit
+    return (before & bit) !== 0
+  }
+
+  get count(): number {
+    let count = 0
+    for (const word of this.#words) {
+      let v = word - ((word >>> 1) & 0x55555555)
+      v = (v & 0x33333333) + ((v >>> 2) & 0x33333333)
+      count += Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24
+    }
+    return count
+  }
+}

@@ -1,0 +1,255 @@
+import type { BitmapEngine } from '@tidemark/bitmap-wasm'
+import { createTableDecoder, tableRunKinds } from '@tidemark/bitmap-wasm'
+import type { PersistentBitmap } from '../bitmaps/directory.js'
+import { CorruptImageError, hex } from '../errors.js'
+import { fieldsOf } from '../format/bytes.js'
+import { extensionMagic } from '../format/extensions.js'
+import { readRefcountTable } from '../format/refcounts.js'
+import { readSnapshotTable } from '../format/snapshots.js'
+import type { ImageInspection } from '../image/inspect.js'
+import { type ReadOptions, readBytes } from '../storage/storage.js'
+import { ClusterBits } from './cluster-bits.js'
+
+/** Which clusters of the image file something refers to: all that the image says, whatever its refcounts are. */
+export interface ReferenceMap {
+  /** Clusters of the file; the last one may be cut short. */
+  readonly clusters: number
+  readonly used: ClusterBits
+  /** Of them, those that bitmaps refer to, and nothing else does: directory, tables, data. */
+  readonly bitmapClusters: number
+}
+
+const WINDOW_BYTES = 64 * 1024
+const TABLE_WINDOW_ENTRIES = 4096
+const INVALID = tableRunKinds.indexOf('invalid')
+const DATA = tableRunKinds.indexOf('data')
+
+/**
+ * Walks all that an image refers to: header, refcount structures, the active L1 table and each snapshot's with all
+ * they lead to, the LUKS area, bitmaps. Strict: whoever writes on the ground of this map must be sure of it.
+ *
+ * Takes a bit for each cluster of the file, and reads all L2 and bitmap tables.
+ *
+ * @throws {CorruptImageError} for a reference past the end of the file, or one that cannot be; for a bitmap's cluster
+ *   that something else refers to too
+ */
+export async function mapReferences(
+  image: ImageInspection,
+  engine: BitmapEngine,
+  options: ReadOptions = {},
+): Promise<ReferenceMap> {
+  const walk = new Walk(image, engine, options)
+  await walk.all()
+  return { clusters: walk.used.size, used: walk.used, bitmapClusters: walk.bitmapClusters }
+}
+
+interface Place {
+  readonly structure: string
+  readonly field?: string
+  /** Where the reference stands. */
+  readonly at: number
+}
+
+class Walk {
+  readonly used: ClusterBits
+  bitmapClusters = 0
+  readonly #image: ImageInspection
+  readonly #engine: BitmapEngine
+  readonly #options: ReadOptions
+  readonly #clusterSize: number
+  readonly #fileBytes: number
+  /** L2 tables that were walked: snapshots share them. */
+  readonly #walked: ClusterBits
+
+  constructor(image: ImageInspection, engine: BitmapEngine, options: ReadOptions) {
+    this.#image = image
+    this.#engine = engine
+    this.#options = options
+    this.#clusterSize = image.clusterSize
+    this.#fileBytes = image.storage.size
+    const clusters = Math.ceil(this.#fileBytes / this.#clusterSize)
+    this.used = new ClusterBits(clusters)
+    this.#walked = new ClusterBits(clusters)
+  }
+
+  async all(): Promise<void> {
+    const { header, storage, extensions, encrypted } = this.#image
+    this.#add(0, 1, { structure: 'header', at: 0 })
+    this.#add(header.refcountTableOffset, header.refcountTableClusters * this.#clusterSize, {
+      structure: 'header',
+      field: 'refcount_table_offset',
+      at: 48,
+    })
+    const blocks = await readRefcountTable(storage, header, this.#options)
+    for (const [i, offset] of blocks.entries()) {
+      const at = header.refcountTableOffset + i * 8
+      if (offset !== 0) this.#addCluster(offset, { structure: 'refcount table', field: `entry ${i}`, at })
+    }
+    if (encrypted && header.cryptMethod === 2) {
+      const luks = extensions.findLast(({ magic }) => magic === extensionMagic.luksHeader)
+      if (luks !== undefined) {
+        const f = fieldsOf(luks.data)
+        const place = { structure: 'full disk encryption header pointer', at: luks.offset }
+        this.#add(f.u64(0), f.u64(8), place)
+      }
+    }
+    await this.#table('L1 table', header.l1TableOffset, header.l1Size)
+    const { snapshots, bytes } = await readSnapshotTable(storage, header, this.#options)
+    if (bytes > 0) {
+      this.#add(header.snapshotsOffset, bytes, { structure: 'header', field: 'snapshots_offset', at: 64 })
+    }
+    for (const { name, l1TableOffset, l1Size } of snapshots) {
+      await this.#table(`L1 table of snapshot '${name}'`, l1TableOffset, l1Size)
+    }
+    await this.#bitmaps()
+  }
+
+  async #table(structure: string, offset: number, size: number): Promise<void> {
+    if (size === 0) return
+    this.#add(offset, size * 8, { structure, at: offset })
+    for (let first = 0; first < size; first += WINDOW_BYTES / 8) {
+      const count = Math.min(size - first, WINDOW_BYTES / 8)
+      const at = offset + first * 8
+      const bytes = await readBytes(this.#image.storage, at, count * 8, this.#options)
+      const view = new DataView(bytes.buffer)
+      for (let i = 0; i < count; i++) {
+        const l2 = maskedOffset(view, i * 8)
+        if (l2 === 0) continue
+        this.#addCluster(l2, { structure, field: `entry ${first + i}`, at: at + i * 8 })
+        if (!this.#walked.add(l2 / this.#clusterSize)) await this.#l2(l2)
+      }
+    }
+  }
+
+  async #l2(offset: number): Promise<void> {
+    const { dataFile, extendedL2, header, storage } = this.#image
+    const width = extendedL2 ? 16 : 8
+    const external = dataFile !== undefined
+    const sectorBits = header.clusterBits - 8
+    const hostHighBits = 62 - sectorBits - 32
+    const end = offset + this.#clusterSize
+    for (let start = offset; start < end; start += WINDOW_BYTES) {
+      const length = Math.min(WINDOW_BYTES, end - start)
+      const bytes = await readBytes(storage, start, Math.min(length, this.#fileBytes - start), this.#options)
+      const view = new DataView(bytes.buffer)
+      for (let i = 0; i + width <= bytes.byteLength; i += width) {
+        const high = view.getUint32(i)
+        const place = { structure: 'L2 table entry', at: start + i }
+        if ((high & 0x40000000) !== 0) {
+          const host = (high & (2 ** hostHighBits - 1)) * 2 ** 32 + view.getUint32(i + 4)
+          const sectors = ((high & 0x3fffffff) >>> hostHighBits) + 1
+          const reach = Math.min(host + sectors * 512 - (host % 512), Math.max(host + 1, this.#fileBytes))
+          if (!external)
+            this.#add(host - (host % this.#clusterSize), reach - host + (host % this.#clusterSize), place)
+        } else if (!external) {
+          const host = maskedOffset(view, i)
+          if (host !== 0) this.#addCluster(host, place)
+        }
+      }
+    }
+  }
+
+  /** Last, so that a cluster that somebody else has is found. */
+  async #bitmaps(): Promise<void> {
+    const directory = this.#image.bitmapDirectory
+    if (directory === undefined) return
+    const { directoryOffset, directorySize } = directory.extension
+    if (directorySize > 0) {
+      this.#own(directoryOffset, directorySize, { structure: 'bitmaps extension', at: directoryOffset })
+    }
+    for (const bitmap of directory.bitmaps) await this.#bitmap(bitmap, directoryOffset)
+  }
+
+  async #bitmap(bitmap: PersistentBitmap, directoryOffset: number): Promise<void> {
+    const { storage, header } = this.#image
+    const { tableOffset, tableSize, name } = bitmap
+    const entryAt = directoryOffset + bitmap.entryOffset
+    this.#own(tableOffset, tableSize * 8, { structure: `bitmap directory entry of '${name}'`, at: entryAt })
+    const mark = this.#engine.mark()
+    try {
+      const geometry = {
+        clusterBits: header.clusterBits,
+        bitmapBytes: tableSize * this.#clusterSize,
+        fileBytes: storage.size,
+      }
+      const decoder = createTableDecoder(this.#engine, geometry, TABLE_WINDOW_ENTRIES)
+      for (let first = 0; first < tableSize; first += TABLE_WINDOW_ENTRIES) {
+        const count = Math.min(TABLE_WINDOW_ENTRIES, tableSize - first)
+        const window = decoder.window.bytes.subarray(0, count * 8)
+        await storage.readInto(window, tableOffset + first * 8, this.#options)
+        for (const runs of decoder.runs(first, count)) {
+          for (let run = 0; run < runs.count; run++) {
+            const entry = runs.firstEntries[run]!
+            const place = {
+              structure: `bitmap table of '${name}'`,
+              field: `entry ${entry}`,
+              at: tableOffset + entry * 8,
+            }
+            if (runs.kinds[run] === INVALID) {
+              throw this.#corrupt(place, 'an entry without violations', runs.violations(run).join(', '))
+            }
+            if (runs.kinds[run] !== DATA) continue
+            this.#own(runs.hostOffsets[run]!, runs.counts[run]! * this.#clusterSize, place)
+          }
+        }
+      }
+    } finally {
+      this.#engine.release(mark)
+    }
+  }
+
+  #addCluster(offset: number, place: Place): void {
+    if (offset % this.#clusterSize !== 0) throw this.#corrupt(place, 'a cluster boundary', hex(offset))
+    this.#add(offset, 1, place)
+  }
+
+  #add(offset: number, bytes: number, place: Place): void {
+    const first = this.#first(offset, place)
+    const end = this.#end(offset + bytes, place)
+    for (let cluster = first; cluster < end; cluster++) this.used.add(cluster)
+  }
+
+  /** A bitmap's own: nobody else may refer to it. */
+  #own(offset: number, bytes: number, place: Place): void {
+    const first = this.#first(offset, place)
+    const end = this.#end(offset + bytes, place)
+    for (let cluster = first; cluster < end; cluster++) {
+      if (this.used.add(cluster)) {
+        throw this.#corrupt(
+          place,
+          'clusters of its own',
+          `${hex(cluster * this.#clusterSize)}, which is used already`,
+        )
+      }
+    }
+    this.bitmapClusters += end - first
+  }
+
+  #first(offset: number, place: Place): number {
+    if (offset % this.#clusterSize !== 0) throw this.#corrupt(place, 'a cluster boundary', hex(offset))
+    return offset / this.#clusterSize
+  }
+
+  #end(offset: number, place: Place): number {
+    const end = Math.ceil(offset / this.#clusterSize)
+    if (end > this.used.size) {
+      throw this.#corrupt(place, `a place within the file of ${this.#fileBytes} bytes`, hex(offset - 1))
+    }
+    return end
+  }
+
+  #corrupt({ structure, field, at }: Place, expected: string, found: string): CorruptImageError {
+    return new CorruptImageError(this.#image.storage.name, {
+      structure,
+      ...(field === undefined ? {} : { field }),
+      offset: at,
+      expected,
+      found,
+    })
+  }
+}
+
+/** Bits 9–55 of an L1 or L2 entry. */
+function maskedOffset(view: DataView, at: number): number {
+  return (view.getUint32(at) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(at + 4) & 0xfffffe00) >>> 0)
+}
