@@ -205,14 +205,16 @@ function metadataOf(
   const entries = l1.entries.byteLength / 8
   const all = new Float64Array(starts.length + blocks.length + entries)
   all.set(starts)
-  all.set(blocks, starts.length)
-  const notTables = new ClusterSet(clusterSize, all.slice(0, starts.length + blocks.length))
+  // Tables are empty for the most part: a cluster of 2 MiB of refcount table has 262,144 entries, and a file few blocks.
+  let count = starts.length
+  for (const offset of blocks) if (offset !== 0) all[count++] = offset
+  const notTables = new ClusterSet(clusterSize, all.slice(0, count))
   for (let i = 0; i < entries; i++) {
     const high = l1.entries.getUint32(i * 8) & 0x00ffffff
-    all[starts.length + blocks.length + i] =
-      high * 2 ** 32 + ((l1.entries.getUint32(i * 8 + 4) & ~0x1ff) >>> 0)
+    const offset = high * 2 ** 32 + ((l1.entries.getUint32(i * 8 + 4) & ~0x1ff) >>> 0)
+    if (offset !== 0) all[count++] = offset
   }
-  return { metadata: new ClusterSet(clusterSize, all), notTables }
+  return { metadata: new ClusterSet(clusterSize, all.slice(0, count)), notTables }
 }
 
 /**

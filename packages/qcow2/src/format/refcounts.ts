@@ -14,8 +14,11 @@ export async function readRefcountTable(
   const bytes = Math.max(0, Math.min(claimed, storage.size - header.refcountTableOffset))
   const table = fieldsOf(await readBytes(storage, header.refcountTableOffset, bytes, options))
   const offsets = new Float64Array(Math.floor(bytes / 8))
-  // Bits 0–8 are reserved.
-  for (let i = 0; i < offsets.length; i++) offsets[i] = table.u64(i * 8) - (table.u64(i * 8) % 512)
+  for (let i = 0; i < offsets.length; i++) {
+    const entry = table.u64(i * 8)
+    // Bits 0–8 are reserved.
+    if (entry !== 0) offsets[i] = entry - (entry % 512)
+  }
   return offsets
 }
 
