@@ -47,12 +47,11 @@ describe('tables', () => {
     await within(10, 200, async () => {
       const signal = AbortSignal.timeout(100)
       const walk = async () => {
-        for await (const _ of disk.extents(0, disk.size, { signal })) expect(signal.aborted).toBe(false)
+        for await (const _ of disk.extents(0, disk.size, { signal }));
       }
+      const began = performance.now()
       await expect(walk()).rejects.toMatchObject({ name: 'TimeoutError' })
-      // So it does where nobody looks at the map.
-      const target = new Uint8Array(0)
-      await expect(disk.readInto(target, 0, { signal: AbortSignal.timeout(0) })).resolves.toBeUndefined()
+      expect(performance.now() - began).toBeLessThan(3000)
     })
   })
 

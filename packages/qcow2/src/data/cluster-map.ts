@@ -3,6 +3,7 @@ import type { ImageInspection } from '../image/inspect.js'
 import type { ImageStorage, ReadOptions } from '../storage/storage.js'
 import type { ClusterSet } from './cluster-set.js'
 import { SLICE_BYTES, type TableCache, type TableSlice } from './table-cache.js'
+import { Turns } from './turns.js'
 
 /** A stretch of an image's own guest data, clusters side by side of one kind. Offsets and lengths in bytes. */
 export type ClusterRun =
@@ -56,9 +57,6 @@ const SUBCLUSTERS = 32
 
 const HIGH = 2 ** 32
 
-/** Entries, some 50 ms of them, between two turns of the event loop: without, no signal could end a huge map. */
-const TURN_ENTRIES = 2 ** 22
-
 /**
  * Where an image's guest data are. Strict: an entry that cannot be, a reference past the file's end or into metadata
  * is an error with its place, and no data are given for it. (QEMU reads zeros there, or what it finds.)
@@ -79,7 +77,7 @@ export class ClusterMap {
   /** Entries of a piece of an L2 table, and guest bytes that it maps. */
   readonly #sliceEntries: number
   readonly #sliceGuestBytes: number
-  #decoded = 0
+  readonly #turns = new Turns()
 
   constructor(parts: {
     readonly image: ImageInspection
@@ -138,12 +136,8 @@ export class ClusterMap {
       if (this.#image.extendedL2) this.#decodeExtended(slice, sliceStart, at, sliceEnd, runs)
       else this.#decode(slice, sliceStart, at, sliceEnd, runs)
       yield this.#checked(runs.list, slice, sliceStart)
-      this.#decoded += (sliceEnd - at) / clusterSize
+      await this.#turns.after((sliceEnd - at) / clusterSize)
       at = sliceEnd
-      if (this.#decoded > TURN_ENTRIES) {
-        this.#decoded = 0
-        await new Promise(resolve => setTimeout(resolve))
-      }
     }
   }
 

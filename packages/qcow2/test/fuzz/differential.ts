@@ -61,5 +61,6 @@ const weRefuse: readonly [RegExp, string][] = [
   [/which holds metadata|not other metadata/, 'metadata, which QEMU gives to the guest'],
   [/no subclusters of a compressed cluster/, 'reserved bits: QEMU takes them for clear'],
   [/relative to the folder that QEMU runs in/, 'which folder that is nobody knows here'],
+  [/does not say which format/, 'a format is looked for only where the caller allows it'],
   [/the chain is circular/, 'an image that is its own backing file, as raw data'],
 ]
