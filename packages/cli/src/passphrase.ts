@@ -1,4 +1,5 @@
-import { closeSync, openSync, read } from 'node:fs'
+import { closeSync, open, read } from 'node:fs'
+import { isatty } from 'node:tty'
 import { promisify } from 'node:util'
 import { CommandError } from './errors.js'
 
@@ -11,13 +12,15 @@ const MOST_BYTES = 8 * 1024 * 1024
  * @throws {CommandError} `passphrase-unreadable` when it cannot be read
  */
 export async function readPassphrase(file: string): Promise<Buffer> {
-  if (file === '-' && process.stdin.isTTY) return typedPassphrase()
+  // Not process.stdin: whoever looks at it makes a pipe of it that does not wait.
+  if (file === '-' && isatty(0)) return typedPassphrase()
   const what = file === '-' ? 'standard input' : file
   const failed = (why: string) =>
     new CommandError('passphrase-unreadable', `cannot read the passphrase from ${what}: ${why}`, { file })
   let fd: number
   try {
-    fd = file === '-' ? 0 : openSync(file, 'r')
+    // In the thread pool: a pipe waits for its writer.
+    fd = file === '-' ? 0 : await promisify(open)(file, 'r')
   } catch (error) {
     throw failed((error as Error).message)
   }
@@ -26,9 +29,9 @@ export async function readPassphrase(file: string): Promise<Buffer> {
     let length = 0
     while (length <= MOST_BYTES) {
       // A pipe gives what there is, and nothing at its end.
-      const { bytesRead } = await promisify(read)(fd, bytes, length, bytes.length - length, null)
-      if (bytesRead === 0) break
-      length += bytesRead
+      const got = await readSome(fd, bytes.subarray(length))
+      if (got === 0) break
+      length += got
     }
     if (length > MOST_BYTES) throw failed(`it is larger than ${MOST_BYTES} bytes`)
     if (length === 0) throw failed('it is empty')
@@ -37,6 +40,18 @@ export async function readPassphrase(file: string): Promise<Buffer> {
     throw error instanceof CommandError ? error : failed((error as Error).message)
   } finally {
     if (fd !== 0) closeSync(fd)
+  }
+}
+
+async function readSome(fd: number, target: Buffer): Promise<number> {
+  for (;;) {
+    try {
+      return (await promisify(read)(fd, target, 0, target.length, null)).bytesRead
+    } catch (error) {
+      // Another process has made the pipe one that does not wait.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
   }
 }
 

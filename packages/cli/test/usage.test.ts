@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
-import { tidemark, tidemarkError } from './cli.js'
+import { bin, tidemark, tidemarkError } from './cli.js'
 import { planArgs, top } from './webshop.js'
 
 /** Arguments and what the message must say. */
 const mistakes: readonly (readonly [string, readonly string[], string])[] = [
-  ['no command', [], 'info, map, plan'],
+  ['no command', [], 'info, map, dump, plan'],
   ['no command of a group', ['plan'], 'plan backup'],
   ['an unknown command', ['inof', 'x'], "unknown command 'inof'; did you mean 'info'?"],
   ['an unknown command of a group', ['plan', 'bakup'], "unknown command 'bakup'; did you mean 'backup'?"],
@@ -15,7 +15,51 @@ const mistakes: readonly (readonly [string, readonly string[], string])[] = [
   ['no file', ['info'], 'file'],
   ['an empty name of a file', ['info', ''], 'empty'],
   ['two files', ['info', 'a', 'b'], 'too many arguments'],
-  ['no bitmap', ['map', 'x'], 'which bitmap? Give --bitmap NAME'],
+  ...['--op xor', '--granularity 1M', '--count', '--dirty', '--with-data', '--force', '--backing-chain'].map(
+    option =>
+      [
+        `map ${option} without a bitmap`,
+        ['map', 'x', ...option.split(' ')],
+        `${option.split(' ')[0]} is for bitmaps: give --bitmap NAME`,
+      ] as const,
+  ),
+  [
+    'a bitmap of a snapshot',
+    ['map', 'x', '--bitmap', 'b', '--snapshot', 's'],
+    'as it is now, not as in a snapshot',
+  ],
+  [
+    'how much, and where',
+    ['map', 'x', '--bitmap', 'b', '--count', '--with-data'],
+    '--with-data adds nothing',
+  ],
+  ...['map x --bitmap b', 'info x'].map(
+    command =>
+      [
+        `${command}: a chain that may not be opened`,
+        [...command.split(' '), '--backing-chain', '--no-backing'],
+        'give one of them',
+      ] as const,
+  ),
+  ...['map x', 'dump x -o y', 'info x'].map(
+    command =>
+      [
+        `${command}: nothing may be opened, and something`,
+        [...command.split(' '), '--no-backing', '--allow', '/'],
+        'give one of them',
+      ] as const,
+  ),
+  ['nothing that may be opened', ['map', 'x', '--allow', ''], 'the name of a folder'],
+  ['dump without a file', ['dump'], 'file'],
+  ['dump to nowhere', ['dump', bin, '-o', ''], 'empty'],
+  ['a dump of a bitmap of a snapshot', ['dump', 'x', '--bitmap', 'b', '--snapshot', 's'], 'snapshot'],
+  ['dump --force without a bitmap', ['dump', 'x', '--force'], '--force is for bitmaps'],
+  ['an unknown option of dump', ['dump', 'x', '--ofset', '1'], "did you mean '--offset'?"],
+  ...['--offset', '--length'].flatMap(option =>
+    ['-1', '1.5', 'x', '64kB', '9P9'].map(
+      size => [`${option} ${size}`, ['dump', 'x', `${option}=${size}`], option.slice(2)] as const,
+    ),
+  ),
   ['a bad --output', ['info', 'x', '--output', 'yaml'], 'human, json'],
   ['a bad operation', ['map', 'x', '--bitmap', 'b', '--op', 'or'], 'union, intersection, difference, xor'],
   ['a bad format', ['map', 'x', '--bitmap', 'b', '--format', 'xml'], 'json, ndjson'],
@@ -63,7 +107,7 @@ describe('usage errors are told on stderr, with status 64', () => {
 })
 
 describe('help', () => {
-  it.each([[[]], [['info']], [['map']], [['plan']], [['plan', 'backup']]])(
+  it.each([[[]], [['info']], [['map']], [['dump']], [['plan']], [['plan', 'backup']]])(
     '%j --help has examples and exit statuses, in 80 columns',
     async command => {
       const { status, stdout, stderr } = await tidemark([...command, '--help'])

@@ -52,8 +52,10 @@ function refuseNonsense(file: string, options: MapOptions): void {
     ] as const
     for (const [name, value] of needy) {
       if (value === undefined) continue
-      const why = name === '--backing-chain' ? 'the map of a disk is always that of its chain; with' : 'give'
-      throw new UsageError(`${name} is for bitmaps: ${why} --bitmap NAME (tidemark info ${file} lists them)`)
+      const chain = name === '--backing-chain' ? ' (the map of a disk is that of its chain anyway)' : ''
+      throw new UsageError(
+        `${name} is for bitmaps: give --bitmap NAME${chain}; tidemark info ${file} lists them`,
+      )
     }
     return
   }

@@ -9,7 +9,7 @@ const PIECE_BYTES = 2 * 1024 * 1024
  * While one piece is written, others are read, or inflated by several threads. Just one is written at a time: a pipe
  * needs them in order, and the kernel lets one writer at a time into a file; others wait for it with a busy processor.
  */
-const PIECES = 4
+const PIECES = 3
 
 /** A part of a disk, in bytes. */
 export interface ByteRange {

@@ -81,7 +81,7 @@ export async function openOut(
 
 /** @throws {CommandError} when what is written goes into one of the images that are read */
 export function stdoutTarget(output: Output, images: readonly ChainLayer[]): DumpTarget {
-  refuseImage('the standard output', fstatSync(1), images)
+  refuseImage('to standard output', fstatSync(1), images)
   const write = (bytes: Buffer) => output.writeBytes(bytes)
   return {
     write,
@@ -119,11 +119,8 @@ function refuseImage(out: string, stat: Stats, images: readonly ChainLayer[]): v
       ? statSync(inspection.dataFile, { throwIfNoEntry: false })
       : undefined
     if (identity === storage?.identity || (dataFile !== undefined && identity === identityOf(dataFile))) {
-      throw new CommandError(
-        'write-failed',
-        `${out} is ${filename}, which is read: it would write over itself`,
-        { out },
-      )
+      const what = filename === out ? 'an image' : `${filename}, an image`
+      throw new CommandError('write-failed', `cannot write ${out}: it is ${what} that is read`, { out })
     }
   }
 }

@@ -41,6 +41,8 @@ export function diskMapWriter(
       }
     },
     async end() {
+      // qemu-img tells something of an empty disk too.
+      if (size === 0 && format !== 'text') lines.line(NOTHING)
       lines.end()
       await output.writeBytes(piece.take())
     },
@@ -58,6 +60,11 @@ const END_OF_LINE = ascii('}\n')
 const FLAGS = Array.from({ length: 8 }, (_, bits) =>
   ascii(`, "present": ${(bits & 4) !== 0}, "zero": ${(bits & 2) !== 0}, "data": ${(bits & 1) !== 0}`),
 )
+
+const NOTHING: DiskExtent = {
+  ...{ start: 0, length: 0, depth: 0, offset: undefined },
+  ...{ present: false, zero: false, data: false },
+}
 
 /** To the byte what `qemu-img map --output=json` writes; ndjson: the same objects, one a line. */
 function jsonLines(piece: AsciiPiece, format: 'json' | 'ndjson'): Lines {
