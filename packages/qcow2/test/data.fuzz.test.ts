@@ -11,7 +11,14 @@ import { nodeCodecs } from '../src/node/index.js'
 import { type FuzzCase, fuzzCase } from './fuzz/cases.js'
 import { makeCorpus, type Seed } from './fuzz/corpus.js'
 import { compare, readWithQemu } from './fuzz/differential.js'
-import { type Exercised, exercise, type Reader, Violation, WHOLE_BYTES } from './fuzz/exercise.js'
+import {
+  type Exercised,
+  exercise,
+  type Reader,
+  type Verdict,
+  Violation,
+  WHOLE_BYTES,
+} from './fuzz/exercise.js'
 import { type Watchdog, watchdog } from './fuzz/watchdog.js'
 
 const MiB = 2 ** 20
@@ -111,18 +118,27 @@ describe.skipIf(peers.skip)(`mutants, seed '${seed}'${peers.label}`, { timeout }
     }
   })
 
+  const judge = async (fuzzed: FuzzCase, verdict: Verdict, snapshot?: string): Promise<string> => {
+    const theirs = await readWithQemu(fuzzed, dir, snapshot)
+    const agreed = compare(verdict, theirs)
+    if (agreed !== undefined) return snapshot === undefined ? agreed : `snapshots: ${agreed}`
+    const ours = verdict.error?.message ?? `${verdict.bytes?.byteLength} bytes`
+    const qemu = 'bytes' in theirs ? `${theirs.bytes.byteLength} bytes` : theirs.refused
+    throw new Error(`${again(fuzzed)}, snapshot ${snapshot ?? 'none'}: ours ${ours}, QEMU's ${qemu}`)
+  }
+
   it('the bytes that QEMU reads; what one of the two refuses is registered', async () => {
     const verdicts: Record<string, number> = {}
+    const tally = (agreed: string) => (verdicts[agreed] = (verdicts[agreed] ?? 0) + 1)
     for (const fuzzed of cases('QEMU', BY_QEMU, 0.4)) {
-      const { verdict } = await tried(fuzzed, reader())
+      const { verdict, snapshots } = await tried(fuzzed, reader())
+      const of = (each: Verdict, snapshot?: string) => judge(fuzzed, each, snapshot)
       // What is not read whole says nothing; but a disk that was not opened does.
-      if (verdict.size > WHOLE_BYTES) continue
-      const theirs = await readWithQemu(fuzzed, dir)
-      const agreed = compare(verdict, theirs)
-      const ours = verdict.error?.message ?? `${verdict.bytes?.byteLength} bytes`
-      const qemu = 'bytes' in theirs ? `${theirs.bytes.byteLength} bytes` : theirs.refused
-      if (agreed === undefined) throw new Error(`${again(fuzzed)}: ours ${ours}, QEMU's ${qemu}`)
-      verdicts[agreed] = (verdicts[agreed] ?? 0) + 1
+      if (verdict.size <= WHOLE_BYTES) tally(await of(verdict))
+      for (const [id, each] of snapshots) {
+        if (/^\w+$/.test(id) && each.bytes !== undefined && each.size === verdict.size)
+          tally(await of(each, id))
+      }
     }
     tell('with QEMU:', verdicts)
     if (only === undefined) expect(verdicts['both read']).toBeGreaterThan(BY_QEMU / 10)

@@ -47,6 +47,8 @@ export interface Verdict {
 export interface Exercised {
   /** The disk as it is now. */
   readonly verdict: Verdict
+  /** The first snapshots' disks, by their ids. */
+  readonly snapshots: ReadonlyMap<string, Verdict>
   /** The same image gives the same; empty unless asked for. */
   readonly digest: string
   readonly asked: Asked
@@ -120,13 +122,16 @@ export async function exercise(fuzzed: FuzzCase, reader: Reader): Promise<Exerci
     return verdict
   }
   const verdict = await disk()
+  const taken = new Map<string, Verdict>()
   const [top] = chain
   if (top?.inspection !== undefined && top.inspection.header.nbSnapshots > 0) {
     const { storage, header } = top.inspection
     const snapshots = await attempt(() => readSnapshots(storage, header, { signal: deadline }))
-    if (!(snapshots instanceof Qcow2Error)) for (const { id } of snapshots.slice(0, 4)) await disk(id)
+    if (!(snapshots instanceof Qcow2Error)) {
+      for (const { id } of snapshots.slice(0, 4)) taken.set(id, await disk(id))
+    }
   }
-  return { verdict, digest: reader.digest ? hash.digest('hex') : '', asked }
+  return { verdict, snapshots: taken, digest: reader.digest ? hash.digest('hex') : '', asked }
 }
 
 interface Surroundings {
