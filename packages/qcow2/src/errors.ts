@@ -9,6 +9,9 @@ export type Qcow2ErrorCode =
   | 'image-in-use'
   | 'reference-denied'
   | 'bitmap-missing'
+  | 'bitmap-exists'
+  | 'bitmap-invalid'
+  | 'cannot-edit'
   | 'bitmap-inconsistent'
   | 'bitmaps-stale'
   | 'disk-size-differs'
@@ -17,6 +20,10 @@ export type Qcow2ErrorCode =
   | 'snapshot-missing'
   | 'decompress-failed'
   | 'codec-unavailable'
+  | 'no-space'
+  | 'write-failed'
+  | 'image-locked'
+  | 'lock-unavailable'
 
 /** Base class; `code` tells kinds apart, `details` holds the evidence as plain data. Caller mistakes are RangeError or TypeError. */
 export class Qcow2Error extends Error {

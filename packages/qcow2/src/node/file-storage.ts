@@ -1,4 +1,4 @@
-import { close, constants, fstat, open, read, readFileSync, readSync } from 'node:fs'
+import { close, constants, fstat, open, read, readFileSync, readSync, type Stats } from 'node:fs'
 import { promisify } from 'node:util'
 import { Qcow2Error, ShortReadError } from '../errors.js'
 import { checkRange, type ImageStorage, type ReadOptions, type StoredRun } from '../storage/storage.js'
@@ -28,36 +28,46 @@ export async function openFile(path: string, options: OpenFileOptions = {}): Pro
     throw openError(path, cause)
   }
   try {
-    const stat = await promisify(fstat)(fd)
-    if (!stat.isFile() && !stat.isBlockDevice()) {
-      const kind = stat.isDirectory() ? 'a directory' : 'neither a regular file nor a block device'
-      throw new Qcow2Error('read-failed', `${path} is ${kind}`, { image: path })
-    }
-    const size = stat.isFile() ? stat.size : blockDeviceSize(path, stat.rdev)
-    // One device may have several nodes.
-    const identity = stat.isFile() ? `${stat.dev}:${stat.ino}` : `device ${stat.rdev}`
-    const blocking = options.blocking ?? false
-    const allocatedBytes = stat.blocks * 512
-    return new FileStorage({
-      fd,
-      name: path,
-      size,
-      identity,
-      allocatedBytes,
-      blocking,
-      sparse: stat.isFile(),
-    })
+    return new FileStorage(await openedFile(path, fd, options))
   } catch (error) {
     await promisify(close)(fd)
     throw error
   }
 }
 
+/** What a descriptor leads to. @throws {Qcow2Error} `read-failed` unless it is a regular file or a block device */
+export async function openedFile(
+  path: string,
+  fd: number,
+  { blocking = false }: OpenFileOptions,
+): Promise<OpenedFile> {
+  const stat = await promisify(fstat)(fd)
+  requireFileOrDevice(path, stat)
+  const regular = stat.isFile()
+  return {
+    fd,
+    name: path,
+    size: regular ? stat.size : blockDeviceSize(path, stat.rdev),
+    // One device may have several nodes.
+    identity: regular ? `${stat.dev}:${stat.ino}` : `device ${stat.rdev}`,
+    allocatedBytes: stat.blocks * 512,
+    blocking,
+    regular,
+  }
+}
+
+/** @throws {Qcow2Error} `read-failed` */
+export function requireFileOrDevice(path: string, stat: Stats): void {
+  if (stat.isFile() || stat.isBlockDevice()) return
+  const kind = stat.isDirectory() ? 'a directory' : 'neither a regular file nor a block device'
+  throw new Qcow2Error('read-failed', `${path} is ${kind}`, { image: path })
+}
+
 /** Reads some bytes, at least one before the file's end. */
 type ReadAt = (target: Uint8Array, from: number, length: number, position: number) => Promise<number>
 
 /** A large read is done in pieces: between two of them a signal is seen. Node reads no more than 2 GiB at once. */
-const PIECE_BYTES = 4 * 1024 * 1024
+export const PIECE_BYTES = 4 * 1024 * 1024
 
 /** From the page cache a read of 512 bytes takes some 1.5 µs, one of 16 KiB 2.5; through the pool 12, and 18 of 64 KiB. */
 const NEAR_BYTES_BLOCKING = 16 * 1024
@@ -73,21 +83,28 @@ function pooledRead(fd: number): ReadAt {
     })
 }
 
-/** Bytes, or reads, between two turns of the event loop. */
+/** Bytes, or calls, between two turns of the event loop. */
 const TURN_BYTES = 16 * 1024 * 1024
-const TURN_READS = 4096
+const TURN_CALLS = 4096
+
+/** Told of what was done on this thread, gives the event loop a turn every so often. */
+export function turns(): (bytes: number) => Promise<void> | undefined {
+  let done = 0
+  let calls = 0
+  return bytes => {
+    done += bytes
+    if (done <= TURN_BYTES && ++calls <= TURN_CALLS) return undefined
+    done = 0
+    calls = 0
+    return new Promise(resolve => setImmediate(resolve))
+  }
+}
 
 function blockingRead(fd: number): ReadAt {
-  let bytes = 0
-  let reads = 0
+  const turn = turns()
   return async (target, from, length, position) => {
     const bytesRead = readSync(fd, target, from, length, position)
-    bytes += bytesRead
-    if (bytes > TURN_BYTES || ++reads > TURN_READS) {
-      bytes = 0
-      reads = 0
-      await new Promise(resolve => setImmediate(resolve))
-    }
+    await turn(bytesRead)
     return bytesRead
   }
 }
@@ -104,58 +121,65 @@ export function openError(path: string, cause: unknown): Qcow2Error {
 
 /** A block device's stat has size 0; the kernel counts its 512-byte sectors in sysfs. */
 function blockDeviceSize(path: string, rdev: number): number {
+  return deviceAttribute(path, rdev, 'size') * 512
+}
+
+/** A number that the kernel tells of a block device. @throws {Qcow2Error} `read-failed` */
+export function deviceAttribute(path: string, rdev: number, attribute: 'size' | 'ro'): number {
   // Linux's encoding of dev_t in 64 bits: gnu_dev_major and gnu_dev_minor.
   const major = (Math.floor(rdev / 256) % 4096) + Math.floor(rdev / 2 ** 44) * 4096
   const minor = (rdev % 256) + (Math.floor(rdev / 2 ** 20) % 2 ** 24) * 256
   try {
-    return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'ascii')) * 512
+    return Number(readFileSync(`/sys/dev/block/${major}:${minor}/${attribute}`, 'ascii'))
   } catch (cause) {
+    const what = attribute === 'size' ? 'the size of' : 'whether one may write to'
     throw new Qcow2Error(
       'read-failed',
-      `cannot tell the size of block device ${path}`,
+      `cannot tell ${what} block device ${path}`,
       { image: path },
       { cause },
     )
   }
 }
 
-interface OpenedFile {
+export interface OpenedFile {
   readonly fd: number
   readonly name: string
   readonly size: number
   readonly identity: string
   readonly allocatedBytes: number
   readonly blocking: boolean
-  /** It may have holes that the kernel knows of. */
-  readonly sparse: boolean
+  /** Not a device: it can change its size, and may have holes that the kernel knows of. */
+  readonly regular: boolean
 }
 
-class FileStorage implements ImageStorage {
+export class FileStorage implements ImageStorage {
   readonly name: string
-  readonly size: number
+  /** Only {@link WritableFile} changes it. */
+  size: number
   readonly identity: string
   readonly allocatedBytes: number
   readonly nearBytes: number
   readonly storedRun?: (offset: number) => Promise<StoredRun>
-  readonly #fd: number
+  protected readonly fd: number
   readonly #readAt: ReadAt
   #closed = false
-  #reading = 0
-  #lastRead: (() => void) | undefined
+  #busy = 0
+  #lastLeft: (() => void) | undefined
 
   constructor(file: OpenedFile) {
-    this.#fd = file.fd
+    this.fd = file.fd
     this.#readAt = file.blocking ? blockingRead(file.fd) : pooledRead(file.fd)
     this.name = file.name
     this.size = file.size
     this.identity = file.identity
     this.allocatedBytes = file.allocatedBytes
     this.nearBytes = file.blocking ? NEAR_BYTES_BLOCKING : NEAR_BYTES_POOLED
-    if (file.sparse) this.storedRun = offset => this.#storedRun(offset)
+    if (file.regular) this.storedRun = offset => this.#storedRun(offset)
   }
 
   async readInto(target: Uint8Array, offset: number, { signal }: ReadOptions = {}): Promise<void> {
-    this.#enter(offset, target.byteLength)
+    this.enter(offset, target.byteLength)
     try {
       signal?.throwIfAborted()
       let done = 0
@@ -168,28 +192,28 @@ class FileStorage implements ImageStorage {
         done += bytesRead
       }
     } finally {
-      this.#leave()
+      this.leave()
     }
   }
 
   async #storedRun(offset: number): Promise<StoredRun> {
-    this.#enter(offset, 1)
+    this.enter(offset, 1)
     try {
-      return await storedRun(this.#fd, this, offset)
+      return await storedRun(this.fd, this, offset)
     } finally {
-      this.#leave()
+      this.leave()
     }
   }
 
   /** The descriptor stays open until what entered has left. */
-  #enter(offset: number, length: number): void {
+  protected enter(offset: number, length: number): void {
     if (this.#closed) throw new Error(`${this.name} is closed`)
     checkRange(this, offset, length)
-    this.#reading++
+    this.#busy++
   }
 
-  #leave(): void {
-    if (--this.#reading === 0) this.#lastRead?.()
+  protected leave(): void {
+    if (--this.#busy === 0) this.#lastLeft?.()
   }
 
   async #read(target: Uint8Array, done: number, position: number): Promise<number> {
@@ -209,8 +233,8 @@ class FileStorage implements ImageStorage {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    // A read still on its way must not find the number given to another file.
-    if (this.#reading > 0) await new Promise<void>(resolve => (this.#lastRead = resolve))
-    await promisify(close)(this.#fd)
+    // What is still on its way must not find the number given to another file.
+    if (this.#busy > 0) await new Promise<void>(resolve => (this.#lastLeft = resolve))
+    await promisify(close)(this.fd)
   }
 }

@@ -2,12 +2,16 @@
 export interface NativeCalls {
   /** lseek(2): the new position. Offsets are exact up to 2^53. */
   lseek(fd: number, offset: number, whence: number): number
+  /** fallocate(2), off this thread: it may wait for the disk. */
+  fallocate(fd: number, mode: number, offset: number, length: number): Promise<number>
 }
 
 // Linux's numbers, on every processor.
 export const SEEK_END = 2
 export const SEEK_DATA = 3
 export const SEEK_HOLE = 4
+/** FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE with it. */
+export const PUNCH_HOLE_KEEP_SIZE = 3
 export const ENXIO = 6
 const EIO = 5
 
@@ -30,17 +34,31 @@ async function load(): Promise<NativeCalls | undefined> {
   const { default: koffi } = await import('koffi')
   // What this process has loaded already, whichever C library that is.
   const library = koffi.load(null)
-  let lseek: (fd: number, offset: number, whence: number) => number
-  try {
-    lseek = library.func('int64_t lseek64(int fd, int64_t offset, int whence)')
-  } catch {
-    // musl has one lseek, of 64 bits.
-    lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)')
+  /** glibc's calls with offsets of 64 bits have names of their own; musl's have no others. */
+  const withLargeOffsets = (name: string, declare: (name: string) => string) => {
+    try {
+      return library.func(declare(`${name}64`))
+    } catch {
+      return library.func(declare(name))
+    }
   }
+  const lseek = withLargeOffsets('lseek', name => `int64_t ${name}(int fd, int64_t offset, int whence)`)
+  const fallocate = withLargeOffsets(
+    'fallocate',
+    name => `int ${name}(int fd, int mode, int64_t offset, int64_t length)`,
+  )
+  const failure = () => -(koffi.errno() || EIO)
   return {
     lseek(fd, offset, whence) {
-      const position = lseek(fd, offset, whence)
-      return position === -1 ? -(koffi.errno() || EIO) : position
+      const position: number = lseek(fd, offset, whence)
+      return position === -1 ? failure() : position
     },
+    fallocate: (fd, mode, offset, length) =>
+      new Promise(resolve => {
+        // koffi keeps errno for the callback, though the call was made on another thread.
+        fallocate.async(fd, mode, offset, length, (error: unknown, result: number) => {
+          resolve(error || result === -1 ? failure() : result)
+        })
+      }),
   }
 }
