@@ -12,6 +12,7 @@ import {
 } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
+import { createLuks } from './luks.js'
 
 const peers = needs('qemu-img', 'qemu-io')
 
@@ -79,10 +80,7 @@ describe.skipIf(peers.skip)(`the map of a disk${peers.label}`, () => {
   it('for people: where encrypted data are is not told, and needs no passphrase', async () => {
     await run('sh', ['-c', `printf secret > '${dir.file('key')}'`])
     const secret = `secret,id=k,file=${dir.file('key')}`
-    await qemuImg.create(dir.file('luks.qcow2'), '1M', {
-      objects: [secret],
-      options: ['encrypt.format=luks', 'encrypt.key-secret=k', 'encrypt.iter-time=10'],
-    })
+    await createLuks(dir.file('luks.qcow2'), '1M', `file=${dir.file('key')}`)
     const open = `driver=qcow2,encrypt.key-secret=k,file.filename=${dir.file('luks.qcow2')}`
     await run('qemu-io', ['--object', secret, '--image-opts', open, '-c', 'write 64k 64k'])
     const { stdout, stderr } = await inDir(['map', 'luks.qcow2'])

@@ -174,6 +174,26 @@ describe('what is written', () => {
   })
 })
 
+/** 315 MB, made when it is first asked for. */
+function bigDisk(): string {
+  const big = dir.file('big.raw')
+  if (!existsSync(big)) for (let i = 0; i < 100; i++) appendFileSync(big, bytes)
+  return big
+}
+
+it('memory does not grow with the disk', async () => {
+  const hook = at('hook.cjs')
+  writeFileSync(hook, "process.on('exit', () => console.error(process.resourceUsage().maxRSS))")
+  for (const where of [['-o', at('out')], []]) {
+    const args = ['-r', hook, bin, 'dump', bigDisk(), ...where].map(word => `'${word}'`).join(' ')
+    const line = `'${process.execPath}' ${args} > '${at('stdout')}'`
+    const { stderr } = await run('sh', ['-c', line], { env: plainEnv })
+    // Node itself takes 40 to 50 MB.
+    expect(Number(stderr)).toBeGreaterThan(20_000)
+    expect(Number(stderr)).toBeLessThan(100_000)
+  }
+})
+
 describe('OUT', () => {
   it('that is there is replaced, and keeps its mode', async () => {
     writeFileSync(at('out'), 'old', { mode: 0o640 })
@@ -319,9 +339,9 @@ describe('a dump that fails leaves OUT as it was, and nothing beside it', () => 
     ['SIGTERM', 143],
     ['SIGHUP', 129],
   ] as const)('%s', async (signal, wanted) => {
-    const big = dir.file('big.raw')
-    if (!existsSync(big)) for (let i = 0; i < 100; i++) appendFileSync(big, bytes)
-    const child = spawn(process.execPath, [bin, 'dump', big, '-o', at('out')], { env: childEnv(plainEnv) })
+    const child = spawn(process.execPath, [bin, 'dump', bigDisk(), '-o', at('out')], {
+      env: childEnv(plainEnv),
+    })
     const ended = once(child, 'close')
     // As soon as there is something to take away.
     while (left().length === 1) await new Promise(resolve => setTimeout(resolve, 1))

@@ -1,4 +1,4 @@
-import { truncateSync, writeFileSync } from 'node:fs'
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   needs,
@@ -14,9 +14,14 @@ import {
 } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
+import { createLuks } from './luks.js'
 import { missingFrom } from './superset.js'
 
 const peers = needs('qemu-img', 'qemu-io', 'qemu-storage-daemon')
+
+interface Info {
+  readonly findings: readonly Record<string, unknown>[]
+}
 
 describe.skipIf(peers.skip)(`info holds all that qemu-img info says${peers.label}`, () => {
   let dir: TempDir
@@ -148,23 +153,71 @@ describe.skipIf(peers.skip)(`info holds all that qemu-img info says${peers.label
       expect(found).toMatchObject({ 'format-specific': { data: { 'data-file-raw': dataFileRaw } } })
     })
 
-    it('LUKS', async () => {
-      const file = dir.file('luks.qcow2')
-      const options = ['encrypt.format=luks', 'encrypt.key-secret=s', 'encrypt.iter-time=10']
-      await qemuImg.create(file, '4M', { objects: ['secret,id=s,data=x'], options })
-      const { stdout } = await run('qemu-img', ['info', '--output=json', file])
-      const found = await tidemarkJson(['info', file])
-      // What is in the LUKS header (ciphers, key slots, uuid) is not read.
-      const qemu = JSON.parse(stdout)
-      qemu['format-specific'].data.encrypt = { format: 'luks' }
-      expect(missingFrom(found, qemu)).toEqual([])
+    it.each([
+      ['as QEMU makes it', []],
+      [
+        'another cipher',
+        ['cipher-alg=aes-128', 'cipher-mode=cbc', 'ivgen-alg=essiv', 'ivgen-hash-alg=sha256'],
+      ],
+      ['another hash', ['hash-alg=sha512', 'ivgen-alg=plain']],
+    ])('LUKS, to the key slots: %s', async (name, more) => {
+      const file = dir.file(`luks ${name}.qcow2`)
+      await createLuks(file, '4M', 'data=x', more)
+      expect(await same(file)).toMatchObject({ encrypted: true })
+      const { stdout } = await tidemark(['info', file])
+      expect(stdout).toMatch(
+        /encryption +LUKS, aes-\d+ (xts|cbc)-(plain|plain64|essiv) sha(256|512), 1 of 8 key slots/,
+      )
     })
 
-    it('internal snapshots are counted', async () => {
+    it('a LUKS header that cannot be is a finding', async () => {
+      const file = dir.file('luks-broken.qcow2')
+      await createLuks(file, '4M', 'data=x')
+      const bytes = readFileSync(file)
+      const at = bytes.indexOf('LUKS')
+      bytes.write('SKUL', at)
+      writeFileSync(file, bytes)
+      const { findings } = await tidemarkJson<Info>(['info', file])
+      expect(findings).toMatchObject([
+        { code: 'luks-header-corrupt', severity: 'error', structure: 'LUKS header', offset: at },
+      ])
+      const human = await tidemark(['info', file])
+      expect(human).toMatchObject({ status: 0, stderr: '' })
+      expect(human.stdout).toMatch(/encryption +LUKS$/m)
+      expect(human.stdout).toMatch(/error +0x[0-9a-f]+ +LUKS header/)
+      bytes.write('LUKS', at)
+      bytes.writeUInt16BE(2, at + 6)
+      writeFileSync(file, bytes)
+      await tidemarkJson(['info', file], { status: 63 })
+    })
+
+    it('internal snapshots', async () => {
       const file = dir.file('snap.qcow2')
       await qemuImg.create(file, '4M')
+      for (const name of ['one', 'zwei ü', 'x'.repeat(255)]) await qemuImg.snapshot('-c', name, file)
+      const found = await same(file)
+      expect(found).toMatchObject({ 'snapshot-count': 3, snapshots: [{ id: '1', name: 'one' }, {}, {}] })
+      const { stdout } = await tidemark(['info', file])
+      expect(stdout).toMatch(/^ {2}ID +SNAPSHOT +TAKEN +DISK +MEMORY$/m)
+      expect(stdout).toMatch(/^ {2}2 +zwei ü +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC +4 MiB$/m)
+    })
+
+    it('a snapshot table that cannot be is a finding; what QEMU refuses is shown', async () => {
+      const file = dir.file('snap-broken.qcow2')
+      await qemuImg.create(file, '4M')
       await qemuImg.snapshot('-c', 'one', file)
-      expect(await tidemarkJson(['info', file])).toMatchObject({ 'snapshot-count': 1 })
+      const bytes = readFileSync(file)
+      const table = Number(bytes.readBigUInt64BE(64))
+      // More extra data than QEMU takes.
+      bytes.writeUInt32BE(2000, table + 36)
+      writeFileSync(file, bytes)
+      expect((await run('qemu-img', ['info', file], { accept: 'any' })).status).toBe(1)
+      const { findings, ...rest } = await tidemarkJson<Info>(['info', file])
+      expect(findings).toMatchObject([
+        { code: 'snapshot-table-corrupt', severity: 'error', field: 'extra_data_size', offset: table + 36 },
+      ])
+      expect(rest).not.toHaveProperty('snapshots')
+      expect((await tidemark(['info', file])).stdout).toMatch(/snapshots +1$/m)
     })
 
     it('a crash with lazy refcounts leaves the dirty flag', async () => {
@@ -209,6 +262,8 @@ describe.skipIf(peers.skip)(`info holds all that qemu-img info says${peers.label
       ['info', ['info']],
       ['info --count', ['info', '--count']],
       ['map', ['map', '--bitmap', 'b0']],
+      ['map of the disk', ['map']],
+      ['dump', ['dump', '-o', '/dev/null']],
     ])('%s refuses', async (_, [command, ...args]) => {
       const { status, error } = await tidemarkError([command!, file, ...args])
       expect({ status, code: error.code }).toEqual({ status: 1, code: 'image-in-use' })
@@ -222,6 +277,39 @@ describe.skipIf(peers.skip)(`info holds all that qemu-img info says${peers.label
         expect(shown.stderr).toMatch(/^warning: .*live.qcow2 is in use by a writer: .*torn/)
         const { stdout } = await run('qemu-img', ['info', '-U', '--output=json', file])
         expect(missingFrom(JSON.parse(shown.stdout), JSON.parse(stdout))).toEqual([])
+      }
+    })
+
+    it('-U reads its data, with the same warning; and never writes to it', async () => {
+      const out = dir.file('live.raw')
+      const read = await tidemark(['dump', '-U', file, '-o', out])
+      expect(read).toMatchObject({ status: 0, stdout: '' })
+      expect(read.stderr).toMatch(/^warning: .*live.qcow2 is in use by a writer: .*torn/)
+      const before = readFileSync(file)
+      for (const more of [[], ['-U']]) {
+        const { status, error } = await tidemarkError(['dump', out, '-o', file, ...more])
+        expect({ status, code: error.code }).toEqual({ status: 1, code: 'image-in-use' })
+      }
+      expect(readFileSync(file).equals(before)).toBe(true)
+    })
+
+    it('a raw image: its size is no secret, its data may be torn', async () => {
+      const raw = dir.file('live-disk.raw')
+      await qemuImg.create(raw, '1M', { format: 'raw' })
+      const writer = await StorageDaemon.start([
+        { driver: 'raw', 'node-name': 'disk', file: { driver: 'file', filename: raw } },
+      ])
+      try {
+        await writer.exportNbd('disk', { writable: true })
+        await same(raw)
+        expect(await tidemark(['map', raw])).toMatchObject({ status: 0, stderr: '' })
+        await run('qemu-img', ['map', '-f', 'raw', raw])
+        const out = dir.file('torn.raw')
+        expect((await tidemarkError(['dump', raw, '-o', out])).error.code).toBe('image-in-use')
+        const convert = ['convert', '-f', 'raw', '-O', 'raw', raw, out]
+        expect(await run('qemu-img', convert, { accept: 'any' })).toMatchObject({ status: 1 })
+      } finally {
+        await writer.kill()
       }
     })
 

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { needs, programPath, qemuImg, run, type TempDir, tempDir } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bin, plainEnv, tidemark, tidemarkError } from './cli.js'
+import { createLuks } from './luks.js'
 
 const peers = needs('qemu-img', 'qemu-io')
 const SECRET = 'correct horse'
@@ -18,10 +19,7 @@ describe.skipIf(peers.skip)(`the passphrase of an encrypted image${peers.label}`
     ] as const) {
       writeFileSync(dir.file(`${name}.key`), secret)
       const object = `secret,id=k,file=${dir.file(`${name}.key`)}`
-      await qemuImg.create(dir.file(`${name}.qcow2`), '1M', {
-        objects: [object],
-        options: ['encrypt.format=luks', 'encrypt.key-secret=k', 'encrypt.iter-time=10'],
-      })
+      await createLuks(dir.file(`${name}.qcow2`), '1M', `file=${dir.file(`${name}.key`)}`)
       const open = `driver=qcow2,encrypt.key-secret=k,file.filename=${dir.file(`${name}.qcow2`)}`
       await run('qemu-io', ['--object', object, '--image-opts', open, '-c', 'write -P 7 100k 100k'])
     }

@@ -20,8 +20,8 @@ export interface BitmapOptions extends ShareOptions, GateOptions {
 
 export interface BitmapUse {
   readonly engine: BitmapEngine
-  /** FILE with its chain, whose guest data are looked at. */
-  readonly whole: boolean
+  /** FILE with its chain: its guest data are read, or what is said of them is looked at. */
+  readonly chain?: 'tables' | 'data' | undefined
   /** A backing file's format may be found by looking. */
   readonly probe: boolean
 }
@@ -35,7 +35,7 @@ export interface BitmapUse {
 export async function withBitmaps(
   file: string,
   options: BitmapOptions,
-  { engine, whole, probe }: BitmapUse,
+  { engine, chain, probe }: BitmapUse,
   output: Output,
   use: (layers: Layers, operands: readonly BitmapSource[][], opened: readonly ChainLayer[]) => Promise<void>,
 ): Promise<void> {
@@ -81,7 +81,8 @@ export async function withBitmaps(
     })
   }
 
-  await withChain(file, { ...open, topOnly: topOnly && !whole, data: whole }, output, async layers =>
+  const own = { ...open, topOnly: topOnly && chain === undefined, ...(chain === 'data' && { reads: chain }) }
+  await withChain(file, own, output, async layers =>
     openAll(options.bitmap ?? [], readable(layers, force), [], layers),
   )
 }

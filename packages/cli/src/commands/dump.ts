@@ -42,12 +42,12 @@ export async function dump(file: string, options: DumpOptions, output: Output): 
   }
   if (force && bitmap === undefined) throw new UsageError('--force is for bitmaps: give --bitmap NAME')
   if (bitmap === undefined) {
-    await withChain(file, { ...options, data: true }, output, async layers =>
+    await withChain(file, { ...options, reads: 'data' }, output, async layers =>
       dumpDisk(layers, layers, undefined, options, output),
     )
   } else {
     const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
-    const use = { engine, whole: true, probe: options.probe === true }
+    const use = { engine, chain: 'data' as const, probe: options.probe === true }
     await withBitmaps(file, options, use, output, async (layers, operands, opened) =>
       dumpDisk(layers, opened, () => dirtyExtents(engine, operands), options, output),
     )

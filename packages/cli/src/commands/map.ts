@@ -75,7 +75,7 @@ const formatOf = ({ format }: MapOptions, output: Output) =>
 /** As `qemu-img map`. */
 async function mapDisk(file: string, options: MapOptions, output: Output): Promise<void> {
   const { snapshot } = options
-  await withChain(file, { ...options, data: true }, output, async layers => {
+  await withChain(file, { ...options, reads: 'tables' }, output, async layers => {
     const disk = await openDisk(layers, { open: gate(options), snapshot })
     let progress: Progress | undefined
     try {
@@ -96,7 +96,7 @@ async function mapDisk(file: string, options: MapOptions, output: Output): Promi
 
 async function mapBitmaps(file: string, options: MapOptions, output: Output): Promise<void> {
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
-  const use = { engine, whole: options.withData === true, probe: true }
+  const use = { engine, chain: options.withData ? ('tables' as const) : undefined, probe: true }
   await withBitmaps(file, options, use, output, async (layers, operands) => {
     const combine = {
       operation: options.op ?? 'union',

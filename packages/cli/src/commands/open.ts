@@ -18,8 +18,8 @@ export interface GateOptions {
 }
 
 export interface OpenOptions extends ShareOptions, GateOptions, Pick<OpenChainOptions, 'topOnly' | 'engine'> {
-  /** Guest data are read: a raw image that changes meanwhile is torn too. */
-  readonly data?: boolean
+  /** What is done with it: guest data change under a reader in a raw image too. Default: bitmaps are read. */
+  readonly reads?: 'tables' | 'data'
 }
 
 export type Layers = readonly [ChainLayer, ...ChainLayer[]]
@@ -57,9 +57,10 @@ export async function withChain<T>(
   )
   try {
     for (const { filename, storage, format } of layers) {
-      // A raw image has no metadata that could be torn; qemu-img takes it too.
-      if (storage !== undefined && (format !== 'raw' || options.data))
+      // A raw image has no metadata that could be torn: qemu-img info and map take it, convert does not.
+      if (storage !== undefined && (format !== 'raw' || options.reads === 'data')) {
         await refuseWriter(filename, options, output)
+      }
     }
     return await use(layers.map(layer => withHint(layer, options)) as [ChainLayer, ...ChainLayer[]])
   } finally {
@@ -88,11 +89,13 @@ async function refuseWriter(filename: string, options: OpenOptions, output: Outp
   if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${filename} is not known`)
   if (!writer) return
   if (!options.forceShare) {
-    const what = options.data ? 'What is read may be torn' : 'Its bitmaps on disk are not up to date'
+    const why =
+      options.reads === undefined
+        ? 'Its bitmaps on disk are not up to date; -U shows them all the same'
+        : 'What is read may be torn; -U reads it all the same'
     throw new CommandError(
       'image-in-use',
-      `${filename} is in use: another process (a running VM?) may write to it. ` +
-        `${what}; -U ${options.data ? 'reads it' : 'shows them'} all the same`,
+      `${filename} is in use: another process (a running VM?) may write to it. ${why}`,
       { image: filename },
     )
   }
