@@ -40,6 +40,9 @@ export {
   type LuksKeySlot,
   type LuksSlotDescription,
 } from './data/luks-header.js'
+export type { BitmapAction, FutureBitmap } from './edit/actions.js'
+export { type EditOptions, editBitmaps } from './edit/edit.js'
+export type { EditCost, EditPlan, EditStep, EditWrite } from './edit/plan.js'
 export {
   CorruptImageError,
   Qcow2Error,
@@ -65,6 +68,7 @@ export { type HostOffset, hostOffset } from './offsets.js'
 export { blobStorage } from './storage/blob.js'
 export { type OpenHttpOptions, openHttp } from './storage/http.js'
 export { memoryStorage } from './storage/memory.js'
+export { type MemoryWritableOptions, memoryWritable } from './storage/memory-writable.js'
 export {
   checkRange,
   type ImageStorage,
@@ -72,3 +76,4 @@ export {
   readBytes,
   type StoredRun,
 } from './storage/storage.js'
+export type { WritableStorage } from './storage/writable.js'

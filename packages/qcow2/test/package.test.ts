@@ -36,6 +36,7 @@ describe('the exports', () => {
       'describeLuks',
       'dirtyExtents',
       'diskBytes',
+      'editBitmaps',
       'extensionMagic',
       'extensionName',
       'findBitmap',
@@ -47,6 +48,7 @@ describe('the exports', () => {
       'libraryCodecs',
       'mapReferences',
       'memoryStorage',
+      'memoryWritable',
       'openBitmap',
       'openChain',
       'openDisk',
@@ -66,6 +68,7 @@ describe('the exports', () => {
   it('of . for the compiler', () => {
     expect(typesOf('dist/index.d.ts')).toEqual([
       'BackingReference',
+      'BitmapAction',
       'BitmapDirectory',
       'BitmapEngine',
       'BitmapOperand',
@@ -76,9 +79,15 @@ describe('the exports', () => {
       'Codecs',
       'CombineOptions',
       'DiskExtent',
+      'EditCost',
+      'EditOptions',
+      'EditPlan',
+      'EditStep',
+      'EditWrite',
       'FeatureName',
       'FeatureType',
       'Finding',
+      'FutureBitmap',
       'GuestDisk',
       'HashName',
       'HeaderExtension',
@@ -91,6 +100,7 @@ describe('the exports', () => {
       'LuksHeader',
       'LuksKeySlot',
       'LuksSlotDescription',
+      'MemoryWritableOptions',
       'MergeOperation',
       'OpenChainOptions',
       'OpenDiskOptions',
@@ -105,6 +115,7 @@ describe('the exports', () => {
       'Snapshot',
       'StoredRun',
       'StretchState',
+      'WritableStorage',
     ])
   })
   it('of ./node', async () => {

@@ -26,7 +26,7 @@ export interface CombineOptions {
 }
 
 /** Bits of the result, in order. `mixed`: in `lane`, valid until the next window is asked for. */
-interface ResultWindow {
+export interface ResultWindow {
   readonly state: WindowState
   readonly lane: Lane
   readonly bits: number
@@ -63,6 +63,30 @@ export async function* dirtyExtents(
     }
     const rest = extents.finish()
     if (rest !== undefined) yield rest
+  } finally {
+    engine.release(mark)
+  }
+}
+
+/**
+ * The bits of several bitmaps united, at a granularity not finer than theirs: a bit is set that any of them touches.
+ * Windows of up to 2^21 bits, in order, whose bits after the disk's end are clear; the lane is good until the next.
+ *
+ * @param engine with an arena of at least COMBINE_ARENA_BYTES; its lanes are given back at the end
+ */
+export async function* unitedWindows(
+  engine: BitmapEngine,
+  sources: readonly BitmapSource[],
+  granularity: number,
+  signal?: AbortSignal,
+): AsyncGenerator<ResultWindow, void, undefined> {
+  const disk = sameDisk(sources)
+  const mark = engine.mark()
+  try {
+    for await (const window of combineAt(engine, sources, 'union', granularity, disk)) {
+      signal?.throwIfAborted()
+      yield window
+    }
   } finally {
     engine.release(mark)
   }

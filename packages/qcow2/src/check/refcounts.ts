@@ -23,6 +23,11 @@ export class Refcounts {
     return new Refcounts(image, await readRefcountTable(image.storage, image.header, options))
   }
 
+  /** Host offset of a refcount block; 0 where there is none. */
+  blockOffset(block: number): number {
+    return this.#blocks[block] ?? 0
+  }
+
   /** How many clusters a refcount block counts. */
   get clustersPerBlock(): number {
     return (this.#image.clusterSize * 8) / this.#bits
@@ -35,7 +40,7 @@ export class Refcounts {
    */
   async get(cluster: number, options?: ReadOptions): Promise<number> {
     const block = Math.floor(cluster / this.clustersPerBlock)
-    const offset = this.#blocks[block] ?? 0
+    const offset = this.blockOffset(block)
     if (offset === 0) return 0
     const bit = (cluster % this.clustersPerBlock) * this.#bits
     const byte = Math.floor(bit / 8)

@@ -1,0 +1,158 @@
+import type { BitmapEngine, Lane } from '@tidemark/bitmap-wasm'
+import { unitedWindows } from '../bitmaps/combine.js'
+import type { PersistentBitmap } from '../bitmaps/directory.js'
+import { type BitmapSource, openBitmap } from '../bitmaps/source.js'
+import { WINDOW_BYTES } from '../bitmaps/terms.js'
+import { widenedSource } from '../bitmaps/widened.js'
+import { Qcow2Error } from '../errors.js'
+import type { ImageInspection } from '../image/inspect.js'
+import { type ReadOptions, readBytes } from '../storage/storage.js'
+import { type BitsTerm, bitmapBytes, type FutureBitmap } from './actions.js'
+
+/** What becomes of each cluster of a bitmap: a column of these. */
+export const fate = {
+  /** All clear: stored nowhere. */
+  zeros: 0,
+  /** As it is on disk: its cluster stays where it is. */
+  kept: 1,
+  /** Other bits than before: a new cluster. */
+  written: 2,
+} as const
+
+/** A changed bitmap's clusters, as they will be. */
+export interface BitsPlan {
+  /** A {@link fate} for each table entry. */
+  readonly fates: Uint8Array
+  /** Clusters to write. */
+  readonly written: number
+  /** Host offset of each cluster on disk, 0 for none: what the old table has, cut or filled up to the new length. */
+  readonly before: Float64Array
+}
+
+/** Looks through the bits of a bitmap that changes, without keeping them: what must be written, and what stays. */
+export async function planBits(
+  image: ImageInspection,
+  engine: BitmapEngine,
+  bitmap: FutureBitmap & { readonly bits: readonly BitsTerm[] },
+  options: ReadOptions = {},
+): Promise<BitsPlan> {
+  const { clusterSize } = image
+  const bytes = bitmapBytes(image.virtualSize, bitmap.granularityBits)
+  const fates = new Uint8Array(Math.ceil(bytes / clusterSize))
+  const before = await tableOf(image, bitmap.origin, fates.length, options)
+  let written = 0
+  for await (const { index, content } of clusterContents(image, engine, bitmap, options)) {
+    const length = Math.min(clusterSize, bytes - index * clusterSize)
+    const same =
+      before[index] !== 0 && (await isStored(image, before[index]!, content.subarray(0, length), options))
+    fates[index] = same ? fate.kept : fate.written
+    if (!same) written++
+  }
+  return { fates, written, before }
+}
+
+async function tableOf(
+  image: ImageInspection,
+  origin: PersistentBitmap | undefined,
+  entries: number,
+  options: ReadOptions,
+): Promise<Float64Array> {
+  const offsets = new Float64Array(entries)
+  if (origin === undefined) return offsets
+  const bytes = await readBytes(
+    image.storage,
+    origin.tableOffset,
+    Math.min(entries, origin.tableSize) * 8,
+    options,
+  )
+  const view = new DataView(bytes.buffer)
+  for (let i = 0; i < bytes.byteLength / 8; i++) {
+    offsets[i] =
+      (view.getUint32(i * 8) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(i * 8 + 4) & 0xfffffe00) >>> 0)
+  }
+  return offsets
+}
+
+async function isStored(
+  image: ImageInspection,
+  offset: number,
+  content: Uint8Array,
+  options: ReadOptions,
+): Promise<boolean> {
+  // A file may end within its last cluster: then that is written anew, whole.
+  if (offset + content.byteLength > image.storage.size) return false
+  const stored = await readBytes(image.storage, offset, content.byteLength, options)
+  return stored.every((byte, i) => byte === content[i])
+}
+
+/**
+ * The clusters of a bitmap that have a bit set, in order; those between them are all clear. A cluster is whole, filled
+ * up with zeros behind the bitmap's end, and good until the next is asked for.
+ *
+ * @throws {Qcow2Error} whatever reading the bitmaps throws
+ */
+export async function* clusterContents(
+  image: ImageInspection,
+  engine: BitmapEngine,
+  { bits, granularityBits }: { readonly bits: readonly BitsTerm[]; readonly granularityBits: number },
+  { signal }: ReadOptions = {},
+): AsyncGenerator<{ readonly index: number; readonly content: Uint8Array }, void, undefined> {
+  if (bits.length === 0) return
+  const { clusterSize } = image
+  const mark = engine.mark()
+  try {
+    const sources = bits.map(term => sourceOf(engine, term))
+    const cluster = new Uint8Array(clusterSize)
+    let filled = 0
+    let dirty = false
+    let index = 0
+    for await (const { state, lane, bits: count } of unitedWindows(
+      engine,
+      sources,
+      2 ** granularityBits,
+      signal,
+    )) {
+      const bytes = Math.ceil(count / 8)
+      if (state === 'ones') setAll(lane, count)
+      for (let at = 0; at < bytes; ) {
+        const some = Math.min(bytes - at, clusterSize - filled)
+        if (state !== 'zeros' && engine.count(engine.subLane(lane, at, some), some) > 0) {
+          if (!dirty) cluster.fill(0)
+          cluster.set(lane.bytes.subarray(at, at + some), filled)
+          dirty = true
+        }
+        at += some
+        filled += some
+        if (filled < clusterSize) continue
+        if (dirty) yield { index, content: cluster }
+        index++
+        filled = 0
+        dirty = false
+      }
+    }
+    if (dirty) yield { index, content: cluster }
+  } finally {
+    engine.release(mark)
+  }
+}
+
+function sourceOf(engine: BitmapEngine, { image, bitmap, widenBits }: BitsTerm): BitmapSource {
+  return widenedSource(engine, openBitmap(image, bitmap, engine), 2 ** widenBits)
+}
+
+function setAll(lane: Lane, bits: number): void {
+  const bytes = Math.ceil(bits / 8)
+  lane.bytes.fill(0xff, 0, bytes)
+  if (bits % 8 !== 0) lane.bytes[bytes - 1] = 2 ** (bits % 8) - 1
+}
+
+/** What an engine for edits needs: the windows of a union, one for what is widened, one more in it. */
+export const EDIT_ARENA_BYTES = 16 * WINDOW_BYTES
+
+/** The bits came out otherwise the second time: somebody writes where only this process should. */
+export function changedMeanwhile(image: ImageInspection, name: string): Qcow2Error {
+  return new Qcow2Error('read-failed', `a bitmap that '${name}' is made of changed while it was read`, {
+    image: image.storage.name,
+    bitmap: name,
+  })
+}

@@ -1,0 +1,172 @@
+import type { BitmapEngine } from '@tidemark/bitmap-wasm'
+import { Refcounts } from '../check/refcounts.js'
+import type { ImageInspection } from '../image/inspect.js'
+import { type ReadOptions, readBytes } from '../storage/storage.js'
+import type { WritableStorage } from '../storage/writable.js'
+import { changedMeanwhile, clusterContents, fate } from './bits.js'
+import { type EditPlan, type EditWrite, putRefcount } from './plan.js'
+
+const SECTOR = 512
+/** What free clusters held is put back after a failure, up to so much: they are nobody's. */
+const MAX_UNDO_BYTES = 64 * 1024 * 1024
+
+/**
+ * Carries a plan out: each step's writes, then a flush. A failure before the header is touched puts everything back
+ * as it was; after it, the edit is done but for old clusters, which then leak.
+ *
+ * @throws {Qcow2Error} `no-space`, `write-failed`, whatever reading throws
+ */
+export async function execute(
+  image: ImageInspection & { readonly storage: WritableStorage },
+  plan: EditPlan,
+  engine: BitmapEngine,
+  options: ReadOptions = {},
+): Promise<void> {
+  const { storage } = image
+  const undo = new Undo(storage)
+  let switching = false
+  try {
+    for (const { name, writes } of plan.steps) {
+      // Half of a header's steps are no state to stop in.
+      if (!switching) options.signal?.throwIfAborted()
+      switching ||= name === 'header'
+      for (const write of writes)
+        await carryOut(image, write, engine, switching ? undefined : undo, switching ? {} : options)
+      await storage.flush()
+    }
+  } catch (error) {
+    if (!switching) await undo.all()
+    throw error
+  }
+  await discard(image, plan.released)
+}
+
+/** Neighbours at once. The file may end within its last cluster. */
+async function discard(
+  { storage, clusterSize }: ImageInspection & { readonly storage: WritableStorage },
+  clusters: readonly number[],
+): Promise<void> {
+  for (let i = 0; i < clusters.length; ) {
+    const first = clusters[i++]!
+    let end = first + 1
+    while (clusters[i] === end) {
+      end++
+      i++
+    }
+    const offset = first * clusterSize
+    const length = Math.min(end * clusterSize, storage.size) - offset
+    if (length > 0) await storage.discard(offset, length)
+  }
+}
+
+async function carryOut(
+  image: ImageInspection & { readonly storage: WritableStorage },
+  write: EditWrite,
+  engine: BitmapEngine,
+  undo: Undo | undefined,
+  options: ReadOptions,
+): Promise<void> {
+  const { storage } = image
+  switch (write.kind) {
+    case 'grow':
+      return storage.resize(write.bytes)
+    case 'bytes':
+      await undo?.keep(write.offset, write.bytes.byteLength)
+      return storage.writeFrom(write.bytes, write.offset)
+    case 'bits':
+      return writeBits(image, write, engine, undo, options)
+    case 'refcounts':
+      return writeRefcounts(image, write.clusters, write.value, undo)
+  }
+}
+
+async function writeBits(
+  image: ImageInspection & { readonly storage: WritableStorage },
+  { bitmap, plan, offsets }: EditWrite & { kind: 'bits' },
+  engine: BitmapEngine,
+  undo: Undo | undefined,
+  options: ReadOptions,
+): Promise<void> {
+  const seen = new Uint8Array(plan.fates.length)
+  let next = 0
+  for await (const { index, content } of clusterContents(image, engine, bitmap, options)) {
+    seen[index] = 1
+    if (plan.fates[index] === fate.kept) continue
+    // What was all clear when the plan was made, and no longer is, has no place.
+    if (plan.fates[index] !== fate.written) throw changedMeanwhile(image, bitmap.name)
+    const offset = offsets[next++]!
+    await undo?.keep(offset, content.byteLength)
+    await image.storage.writeFrom(content, offset)
+  }
+  if (plan.fates.some((each, i) => (each === fate.zeros) === (seen[i] === 1))) {
+    throw changedMeanwhile(image, bitmap.name)
+  }
+}
+
+/** Whole sectors, as they are but for these entries. */
+async function writeRefcounts(
+  image: ImageInspection & { readonly storage: WritableStorage },
+  clusters: readonly number[],
+  value: 0 | 1,
+  undo: Undo | undefined,
+): Promise<void> {
+  const { storage, header } = image
+  const refcounts = await Refcounts.open(await refreshed(image))
+  const bits = 2 ** header.refcountOrder
+  const perSector = (SECTOR * 8) / bits
+  for (let i = 0; i < clusters.length; ) {
+    const block = Math.floor(clusters[i]! / refcounts.clustersPerBlock)
+    const inBlock = clusters[i]! % refcounts.clustersPerBlock
+    const sector = Math.floor(inBlock / perSector)
+    const first = block * refcounts.clustersPerBlock + sector * perSector
+    const offset = refcounts.blockOffset(block) + sector * SECTOR
+    const bytes = await readBytes(storage, offset, SECTOR)
+    for (; i < clusters.length && clusters[i]! < first + perSector; i++) {
+      putRefcount(bytes, clusters[i]! - first, header.refcountOrder, value)
+    }
+    await undo?.keep(offset, SECTOR)
+    await storage.writeFrom(bytes, offset)
+  }
+}
+
+/** The refcount table may have moved: its place is read again. */
+async function refreshed(image: ImageInspection): Promise<ImageInspection> {
+  const bytes = await readBytes(image.storage, 48, 12)
+  const view = new DataView(bytes.buffer)
+  const refcountTableOffset = (view.getUint32(0) * 2 ** 32 +
+    view.getUint32(4)) as typeof image.header.refcountTableOffset
+  const header = { ...image.header, refcountTableOffset, refcountTableClusters: view.getUint32(8) }
+  return { ...image, header }
+}
+
+/** What was where something was written, to put it back. */
+class Undo {
+  readonly #storage: WritableStorage
+  readonly #size: number
+  readonly #kept: { readonly offset: number; readonly bytes: Uint8Array }[] = []
+  #bytes = 0
+
+  constructor(storage: WritableStorage) {
+    this.#storage = storage
+    this.#size = storage.size
+  }
+
+  async keep(offset: number, length: number): Promise<void> {
+    const there = Math.min(length, this.#size - offset)
+    if (there <= 0 || this.#bytes + there > MAX_UNDO_BYTES) return
+    this.#bytes += there
+    this.#kept.push({ offset, bytes: await readBytes(this.#storage, offset, there) })
+  }
+
+  /** Last things first. Never throws: what failed is told already, and what cannot be put back is nobody's. */
+  async all(): Promise<void> {
+    try {
+      for (const { offset, bytes } of this.#kept.reverse()) await this.#storage.writeFrom(bytes, offset)
+      await this.#storage.flush()
+      if (this.#storage.resizable && this.#storage.size !== this.#size) await this.#storage.resize(this.#size)
+      await this.#storage.flush()
+    } catch {
+      // New clusters that nothing refers to: leaks, at worst.
+    }
+  }
+}

@@ -1,0 +1,179 @@
+import { Qcow2Error } from '../errors.js'
+import { extensionMagic } from '../format/extensions.js'
+import { autoclear } from '../format/features.js'
+import type { ImageInspection } from '../image/inspect.js'
+
+/** Where the new directory is; undefined: no bitmaps are left. */
+export interface NewDirectory {
+  readonly count: number
+  readonly offset: number
+  readonly bytes: number
+}
+
+/** Bytes of cluster 0 that are written at once. What follows waits until they last. */
+export interface HeaderWrite {
+  readonly what: string
+  readonly offset: number
+  readonly bytes: Uint8Array
+}
+
+const SECTOR = 512
+const AUTOCLEAR_AT = 88
+const BACKING_OFFSET_AT = 8
+const EXTENSION_BYTES = 32
+const KNOWN = autoclear.bitmaps | autoclear.rawExternalData
+/** An extension that is none any more: 'tmpd'. Programs keep what they do not know. */
+export const RETIRED_MAGIC = 0x746d7064
+
+/**
+ * The writes that make a new directory the image's own, each within one sector of 512 bytes and made to last before
+ * the next: whatever comes between, the image has its old bitmaps or its new ones.
+ *
+ * @param backingName its bytes as they stand in cluster 0; empty without
+ * @throws {Qcow2Error} `no-space` where cluster 0 has no room for the extension
+ */
+export function planSwitch(
+  image: ImageInspection,
+  directory: NewDirectory | undefined,
+  backingName: Uint8Array,
+): HeaderWrite[] {
+  const extension = image.extensions.findLast(({ magic }) => magic === extensionMagic.bitmaps)
+  const flags = image.header.autoclearFeatures
+  const writes: HeaderWrite[] = []
+  // Bits that nobody here knows: what they say is no longer so once the image was written to.
+  const known = flags & KNOWN
+  if (known !== flags) writes.push(setAutoclear('unknown autoclear bits are cleared', known))
+  if (directory !== undefined && extension !== undefined) {
+    return [...writes, ...replaced(extension.offset, extension.data, directory, known)]
+  }
+  if (directory !== undefined) return [...writes, ...added(image, directory, known, backingName)]
+  if (extension !== undefined) {
+    const last = image.extensions.at(-1) === extension
+    return [
+      ...writes,
+      setAutoclear('the bitmaps are let go (autoclear bit 0)', known & ~autoclear.bitmaps),
+      {
+        what: 'the bitmaps extension ends',
+        offset: extension.offset - 8,
+        bytes: last ? new Uint8Array(8) : u32(RETIRED_MAGIC),
+      },
+    ]
+  }
+  return writes
+}
+
+/** The payload's 24 bytes, in one sector if they lie in one; else those that change, if these do. */
+function replaced(at: number, before: Uint8Array, directory: NewDirectory, flags: bigint): HeaderWrite[] {
+  const what = 'the switch: the bitmaps extension names the new directory'
+  const after = payload(directory)
+  const changed = after.map((byte, i) => byte ^ before[i]!)
+  const first = changed.findIndex(byte => byte !== 0)
+  if (first < 0) return []
+  const end = changed.findLastIndex(byte => byte !== 0) + 1
+  const write = { what, offset: at + first, bytes: after.slice(first, end) }
+  if (oneSector(write)) return [write]
+  // Over a sector's boundary: while half of it may be new the bitmaps are nobody's.
+  return [
+    setAutoclear(
+      'the bitmaps extension lies over a boundary of sectors: autoclear bit 0 is cleared',
+      flags & ~autoclear.bitmaps,
+    ),
+    write,
+    setAutoclear('autoclear bit 0 is set again', flags),
+  ]
+}
+
+/** The first bitmap: an extension where the others end, which is nothing until autoclear bit 0 says so. */
+function added(
+  image: ImageInspection,
+  directory: NewDirectory,
+  flags: bigint,
+  backingName: Uint8Array,
+): HeaderWrite[] {
+  const { header, clusterSize, extensions } = image
+  const on = setAutoclear('the bitmaps hold (autoclear bit 0)', flags | autoclear.bitmaps)
+  const retired = extensions.find(({ magic, data }) => magic === RETIRED_MAGIC && data.byteLength === 24)
+  if (retired !== undefined) {
+    return [
+      { what: 'the bitmaps extension', offset: retired.offset, bytes: payload(directory) },
+      {
+        what: 'the bitmaps extension is one again',
+        offset: retired.offset - 8,
+        bytes: u32(extensionMagic.bitmaps),
+      },
+      on,
+    ]
+  }
+  const last = extensions.at(-1)
+  const at = last === undefined ? header.headerLength : last.offset + Math.ceil(last.data.byteLength / 8) * 8
+  const end = at + EXTENSION_BYTES + 8
+  const writes: HeaderWrite[] = []
+  let limit = clusterSize
+  if (backingName.byteLength > 0) {
+    const { backingFileOffset: from, backingFileSize: length } = header
+    if (from < end) {
+      // Behind itself, so that it is there twice before anybody looks for it there.
+      const to = Math.ceil(Math.max(end, from + length) / 8) * 8
+      if (to + length > clusterSize) throw noRoom(image)
+      writes.push(
+        { what: "the backing file's name, once more", offset: to, bytes: backingName },
+        { what: 'the header names the copy', offset: BACKING_OFFSET_AT, bytes: u64(to) },
+      )
+      limit = to
+    } else limit = from
+  }
+  if (end > limit || at % 8 !== 0) throw noRoom(image)
+  const bytes = new Uint8Array(EXTENSION_BYTES + 8)
+  bytes.set(u32(extensionMagic.bitmaps))
+  bytes.set(u32(24), 4)
+  bytes.set(payload(directory), 8)
+  // Behind END, which is still there, nobody looks; then END itself, 8 bytes of one sector, becomes the extension.
+  return [
+    ...writes,
+    { what: 'the bitmaps extension, behind the end of the others', offset: at + 8, bytes: bytes.slice(8) },
+    { what: 'the bitmaps extension begins', offset: at, bytes: bytes.slice(0, 8) },
+    on,
+  ]
+}
+
+function noRoom(image: ImageInspection): Qcow2Error {
+  return new Qcow2Error(
+    'no-space',
+    `${image.storage.name} has no room for the bitmaps extension in its first cluster`,
+    {
+      image: image.storage.name,
+    },
+  )
+}
+
+function payload({ count, offset, bytes }: NewDirectory): Uint8Array {
+  const data = new Uint8Array(24)
+  data.set(u32(count))
+  data.set(u64(bytes), 8)
+  data.set(u64(offset), 16)
+  return data
+}
+
+function setAutoclear(what: string, flags: bigint): HeaderWrite {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, flags)
+  return { what, offset: AUTOCLEAR_AT, bytes }
+}
+
+function oneSector({ offset, bytes }: HeaderWrite): boolean {
+  return Math.floor(offset / SECTOR) === Math.floor((offset + bytes.byteLength - 1) / SECTOR)
+}
+
+function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, value)
+  return bytes
+}
+
+function u64(value: number): Uint8Array {
+  const bytes = new Uint8Array(8)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, Math.floor(value / 2 ** 32))
+  view.setUint32(4, value % 2 ** 32)
+  return bytes
+}

@@ -1,0 +1,450 @@
+import type { BitmapEngine } from '@tidemark/bitmap-wasm'
+import type { PersistentBitmap } from '../bitmaps/directory.js'
+import { Refcounts } from '../check/refcounts.js'
+import { mapReferences } from '../check/references.js'
+import { CorruptImageError, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
+import { findingToError } from '../findings.js'
+import { readRefcountTable } from '../format/refcounts.js'
+import type { ImageInspection } from '../image/inspect.js'
+import { type ReadOptions, readBytes } from '../storage/storage.js'
+import type { WritableStorage } from '../storage/writable.js'
+import {
+  applyActions,
+  type BitmapAction,
+  type BitsTerm,
+  directoryBytes,
+  entryBytes,
+  type FutureBitmap,
+} from './actions.js'
+import { Allocator } from './allocator.js'
+import { type BitsPlan, fate, planBits } from './bits.js'
+import { type NewDirectory, planSwitch } from './header-switch.js'
+import { mustBeOurs, planRefcounts } from './refcount-plan.js'
+
+/** One write of a plan. Offsets and lengths in bytes of the image file. */
+export type EditWrite =
+  | { readonly kind: 'grow'; readonly what: string; readonly bytes: number }
+  | { readonly kind: 'bytes'; readonly what: string; readonly offset: number; readonly bytes: Uint8Array }
+  /** The bitmap's clusters that are not as before, one after the other to these host offsets. */
+  | {
+      readonly kind: 'bits'
+      readonly what: string
+      readonly bitmap: FutureBitmap & { readonly bits: readonly BitsTerm[] }
+      readonly plan: BitsPlan
+      readonly offsets: Float64Array
+    }
+  /** Refcounts of these clusters (numbers, ascending), in blocks that there are. */
+  | {
+      readonly kind: 'refcounts'
+      readonly what: string
+      readonly clusters: readonly number[]
+      readonly value: 0 | 1
+    }
+
+/** Writes in any order; all of them last before the next step begins. */
+export interface EditStep {
+  readonly name: 'clusters' | 'refcounts' | 'refcount table' | 'header' | 'release'
+  readonly writes: readonly EditWrite[]
+}
+
+export interface EditCost {
+  /** Clusters that are taken, and those given back. */
+  readonly allocated: number
+  readonly freed: number
+  /** Of those taken: what bitmaps' bits, bitmap tables, the directory, refcount structures need. */
+  readonly data: number
+  readonly tables: number
+  readonly directory: number
+  readonly refcountStructures: number
+  /** By how much the file becomes longer. */
+  readonly growth: number
+}
+
+/** What an edit writes, in which order. Made without writing anything. */
+export interface EditPlan {
+  readonly steps: readonly EditStep[]
+  readonly cost: EditCost
+  /** Bitmaps as they will be. */
+  readonly bitmaps: readonly FutureBitmap[]
+  /** Clusters (numbers) whose space can be given back in the end. */
+  readonly released: readonly number[]
+}
+
+const CANNOT_EDIT = 'cannot-edit'
+
+/** @throws {Qcow2Error} for an image that nobody may edit before something else was done */
+export function mustBeEditable(image: ImageInspection): void {
+  const { header, storage, findings, bitmapDirectory, corrupt, dirty } = image
+  const refuse = (reason: string, why: string) =>
+    new Qcow2Error(CANNOT_EDIT, `${storage.name} cannot be edited: ${why}`, { image: storage.name, reason })
+  if (header.version === 2)
+    throw refuse('version-2', 'version 2 images have no bitmaps (qemu-img amend -o compat=1.1)')
+  const unsupported = findings.find(({ code }) => code === 'unsupported-feature')
+  if (unsupported !== undefined) throw findingToError(storage.name, unsupported)
+  if (header.cryptMethod === 1) throw new UnsupportedFeatureError(storage.name, "the legacy encryption 'aes'")
+  if (corrupt) throw refuse('corrupt-flag', 'it is marked corrupt (qemu-img check -r all)')
+  if (dirty) throw refuse('dirty', 'its refcounts were not written (lazy refcounts): qemu-img check -r all')
+  if (bitmapDirectory?.stale) {
+    throw refuse(
+      'stale-bitmaps',
+      'its bitmaps are stale: a program that does not know them wrote to it, and they have to be dropped first',
+    )
+  }
+  const broken = findings.find(({ severity }) => severity === 'error')
+  if (broken !== undefined) throw findingToError(storage.name, broken)
+}
+
+/**
+ * Plans the actions on an image, all of them as one edit. Reads what it needs to know, and writes nothing.
+ *
+ * @param engine with an arena of EDIT_ARENA_BYTES
+ * @throws {Qcow2Error} for what cannot be done, before anything is
+ */
+export async function planEdit(
+  image: ImageInspection & { readonly storage: WritableStorage },
+  actions: readonly BitmapAction[],
+  engine: BitmapEngine,
+  options: ReadOptions = {},
+): Promise<EditPlan> {
+  mustBeEditable(image)
+  const bitmaps = applyActions(image, actions)
+  if (isUnchanged(image, bitmaps)) return { steps: [], cost: noCost, bitmaps, released: [] }
+  return new Planner(image, bitmaps, engine, options).plan()
+}
+
+const noCost: EditCost = {
+  allocated: 0,
+  freed: 0,
+  data: 0,
+  tables: 0,
+  directory: 0,
+  refcountStructures: 0,
+  growth: 0,
+}
+
+function isUnchanged(image: ImageInspection, bitmaps: readonly FutureBitmap[]): boolean {
+  const before = image.bitmapDirectory?.bitmaps ?? []
+  return (
+    before.length === bitmaps.length &&
+    bitmaps.every(
+      ({ origin, name, flags, bits }, i) =>
+        origin === before[i] && origin?.name === name && origin.flags === flags && bits === undefined,
+    )
+  )
+}
+
+/** Where a bitmap's table will be. */
+interface PlacedTable {
+  readonly offset: number
+  readonly entries: number
+}
+
+class Planner {
+  readonly #image: ImageInspection & { readonly storage: WritableStorage }
+  readonly #bitmaps: readonly FutureBitmap[]
+  readonly #engine: BitmapEngine
+  readonly #options: ReadOptions
+  readonly #clusterSize: number
+  readonly #clusterWrites: EditWrite[] = []
+  readonly #taken: number[] = []
+  readonly #freed: number[] = []
+
+  constructor(
+    image: ImageInspection & { readonly storage: WritableStorage },
+    bitmaps: readonly FutureBitmap[],
+    engine: BitmapEngine,
+    options: ReadOptions,
+  ) {
+    this.#image = image
+    this.#bitmaps = bitmaps
+    this.#engine = engine
+    this.#options = options
+    this.#clusterSize = image.clusterSize
+  }
+
+  async plan(): Promise<EditPlan> {
+    const image = this.#image
+    const { storage, header } = image
+    const references = await mapReferences(image, this.#engine, this.#options)
+    const refcounts = await Refcounts.open(image, this.#options)
+    const { resizable } = storage
+    const allocator = new Allocator({ image, references, refcounts, resizable, options: this.#options })
+
+    let data = 0
+    let tables = 0
+    const placed: (PlacedTable | undefined)[] = []
+    for (const bitmap of this.#bitmaps) {
+      const { bits } = bitmap
+      if (bits === undefined) {
+        placed.push(undefined)
+        continue
+      }
+      const changed = { ...bitmap, bits }
+      const plan = await planBits(image, this.#engine, changed, this.#options)
+      const offsets = await this.#take(allocator, plan.written)
+      const table = await this.#takeRun(allocator, Math.ceil((plan.fates.length * 8) / this.#clusterSize))
+      data += plan.written
+      tables += Math.ceil((plan.fates.length * 8) / this.#clusterSize)
+      this.#writeTable(changed, plan, offsets, table)
+      placed.push({ offset: table, entries: plan.fates.length })
+      if (bitmap.origin !== undefined) await this.#freeTable(bitmap.origin, plan)
+    }
+    for (const origin of image.bitmapDirectory?.bitmaps ?? []) {
+      if (!this.#bitmaps.some(bitmap => bitmap.origin === origin)) await this.#freeTable(origin, undefined)
+    }
+    const directory = await this.#placeDirectory(allocator, placed)
+    const old = image.bitmapDirectory?.extension
+    if (old !== undefined) this.#free(old.directoryOffset, old.directorySize)
+
+    const counted = await planRefcounts(image, refcounts, allocator, this.#taken)
+    if (counted.newTable !== undefined) {
+      this.#free(header.refcountTableOffset, header.refcountTableClusters * this.#clusterSize)
+    }
+    await mustBeOurs(image, refcounts, this.#freed, this.#options)
+    const { structures, table } = await this.#refcountWrites(counted, refcounts)
+    const existing = counted.taken.filter(
+      cluster => !counted.newBlocks.has(this.#blockOf(cluster, refcounts)),
+    )
+    existing.sort((a, b) => a - b)
+
+    const end =
+      (Math.max(...batches(counted.taken).map(some => Math.max(...some)), -1) + 1) * this.#clusterSize
+    const growth = Math.max(0, end - storage.size)
+    const grow: EditWrite[] = growth === 0 ? [] : [{ kind: 'grow', what: 'the file', bytes: end }]
+    const name = await this.#backingName()
+    const released = [...this.#freed].sort((a, b) => a - b)
+    const steps: EditStep[] = [
+      { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures] },
+      {
+        name: 'refcounts',
+        writes:
+          existing.length === 0
+            ? []
+            : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }],
+      },
+      { name: 'refcount table', writes: table },
+      ...planSwitch(image, directory, name).map(
+        (write): EditStep => ({ name: 'header', writes: [{ kind: 'bytes', ...write }] }),
+      ),
+      {
+        name: 'release',
+        writes:
+          released.length === 0
+            ? []
+            : [{ kind: 'refcounts', what: 'of old clusters', clusters: released, value: 0 }],
+      },
+    ]
+    const allocated = counted.taken.length
+    const directoryClusters = directory === undefined ? 0 : Math.ceil(directory.bytes / this.#clusterSize)
+    return {
+      steps: steps.filter(({ writes }) => writes.length > 0),
+      bitmaps: this.#bitmaps,
+      released,
+      cost: {
+        allocated,
+        freed: released.length,
+        data,
+        tables,
+        directory: directoryClusters,
+        refcountStructures: allocated - data - tables - directoryClusters,
+        growth,
+      },
+    }
+  }
+
+  async #take(allocator: Allocator, count: number): Promise<Float64Array> {
+    const clusters = await allocator.take(count)
+    for (const cluster of clusters) this.#taken.push(cluster)
+    return clusters.map(cluster => cluster * this.#clusterSize)
+  }
+
+  async #takeRun(allocator: Allocator, count: number): Promise<number> {
+    const first = await allocator.takeRun(count)
+    for (let i = 0; i < count; i++) this.#taken.push(first + i)
+    return first * this.#clusterSize
+  }
+
+  #writeTable(
+    bitmap: FutureBitmap & { readonly bits: readonly BitsTerm[] },
+    plan: BitsPlan,
+    offsets: Float64Array,
+    at: number,
+  ): void {
+    const entries = plan.fates.length
+    const bytes = new Uint8Array(Math.ceil((entries * 8) / this.#clusterSize) * this.#clusterSize)
+    const view = new DataView(bytes.buffer)
+    let next = 0
+    for (let i = 0; i < entries; i++) {
+      const offset =
+        plan.fates[i] === fate.written ? offsets[next++]! : plan.fates[i] === fate.kept ? plan.before[i]! : 0
+      putU64(view, i * 8, offset)
+    }
+    if (offsets.length > 0) {
+      this.#clusterWrites.push({ kind: 'bits', what: `bits of '${bitmap.name}'`, bitmap, plan, offsets })
+    }
+    this.#clusterWrites.push({ kind: 'bytes', what: `table of '${bitmap.name}'`, offset: at, bytes })
+  }
+
+  /** The clusters of a bitmap's old table, and the table: but for those that its new one keeps. */
+  async #freeTable(origin: PersistentBitmap, plan: BitsPlan | undefined): Promise<void> {
+    const { storage } = this.#image
+    const { tableOffset, tableSize } = origin
+    for (let first = 0; first < tableSize; first += 8192) {
+      const count = Math.min(8192, tableSize - first)
+      const bytes = await readBytes(storage, tableOffset + first * 8, count * 8, this.#options)
+      const view = new DataView(bytes.buffer)
+      for (let i = 0; i < count; i++) {
+        const offset =
+          (view.getUint32(i * 8) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(i * 8 + 4) & 0xfffffe00) >>> 0)
+        if (offset !== 0 && plan?.fates[first + i] !== fate.kept) this.#free(offset, 1)
+      }
+    }
+    this.#free(tableOffset, tableSize * 8)
+  }
+
+  #free(offset: number, bytes: number): void {
+    const end = Math.ceil((offset + bytes) / this.#clusterSize)
+    for (let cluster = offset / this.#clusterSize; cluster < end; cluster++) this.#freed.push(cluster)
+  }
+
+  async #placeDirectory(
+    allocator: Allocator,
+    placed: readonly (PlacedTable | undefined)[],
+  ): Promise<NewDirectory | undefined> {
+    if (this.#bitmaps.length === 0) return undefined
+    const size = directoryBytes(this.#image, this.#bitmaps)
+    const clusters = Math.ceil(size / this.#clusterSize)
+    const bytes = new Uint8Array(clusters * this.#clusterSize)
+    let at = 0
+    for (const [i, bitmap] of this.#bitmaps.entries()) {
+      await this.#writeEntry(bytes, at, bitmap, placed[i])
+      at += entryBytes(bitmap)
+    }
+    const offset = await this.#takeRun(allocator, clusters)
+    this.#clusterWrites.push({ kind: 'bytes', what: 'bitmap directory', offset, bytes })
+    return { count: this.#bitmaps.length, offset, bytes: size }
+  }
+
+  async #writeEntry(
+    bytes: Uint8Array,
+    at: number,
+    { origin, flags, granularityBits, nameBytes }: FutureBitmap,
+    placed: PlacedTable | undefined,
+  ): Promise<void> {
+    const view = new DataView(bytes.buffer)
+    putU64(view, at, placed?.offset ?? origin!.tableOffset)
+    view.setUint32(at + 8, placed?.entries ?? origin!.tableSize)
+    view.setUint32(at + 12, flags)
+    view.setUint8(at + 16, origin?.type ?? 1)
+    view.setUint8(at + 17, granularityBits)
+    view.setUint16(at + 18, nameBytes.byteLength)
+    const extra = origin?.extraData ?? new Uint8Array()
+    view.setUint32(at + 20, extra.byteLength)
+    bytes.set(extra, at + 24)
+    bytes.set(nameBytes, at + 24 + extra.byteLength)
+  }
+
+  #blockOf(cluster: number, refcounts: Refcounts): number {
+    return Math.floor(cluster / refcounts.clustersPerBlock)
+  }
+
+  /** New refcount blocks and a new table, which nothing refers to yet; and what refers to them. */
+  async #refcountWrites(
+    { taken, newBlocks, newTable }: Awaited<ReturnType<typeof planRefcounts>>,
+    refcounts: Refcounts,
+  ): Promise<{ structures: EditWrite[]; table: EditWrite[] }> {
+    const { header, storage } = this.#image
+    const structures: EditWrite[] = []
+    const blocks = new Map<number, Uint8Array>()
+    for (const block of newBlocks.keys()) blocks.set(block, new Uint8Array(this.#clusterSize))
+    for (const cluster of taken) {
+      const block = blocks.get(this.#blockOf(cluster, refcounts))
+      if (block !== undefined)
+        putRefcount(block, cluster % refcounts.clustersPerBlock, header.refcountOrder, 1)
+    }
+    for (const [block, cluster] of newBlocks) {
+      const bytes = blocks.get(block)!
+      structures.push({
+        kind: 'bytes',
+        what: `refcount block ${block}`,
+        offset: cluster * this.#clusterSize,
+        bytes,
+      })
+    }
+    const entry = (cluster: number) => {
+      const bytes = new Uint8Array(8)
+      putU64(new DataView(bytes.buffer), 0, cluster * this.#clusterSize)
+      return bytes
+    }
+    if (newTable === undefined) {
+      const table = [...newBlocks].map(
+        ([block, cluster]): EditWrite => ({
+          kind: 'bytes',
+          what: `refcount table entry ${block}`,
+          offset: header.refcountTableOffset + block * 8,
+          bytes: entry(cluster),
+        }),
+      )
+      return { structures, table }
+    }
+    const bytes = new Uint8Array(newTable.clusters * this.#clusterSize)
+    const view = new DataView(bytes.buffer)
+    for (const [i, offset] of (await readRefcountTable(storage, header, this.#options)).entries()) {
+      putU64(view, i * 8, offset)
+    }
+    for (const [block, cluster] of newBlocks) putU64(view, block * 8, cluster * this.#clusterSize)
+    const offset = newTable.first * this.#clusterSize
+    structures.push({ kind: 'bytes', what: 'a longer refcount table', offset, bytes })
+    const fields = new Uint8Array(12)
+    putU64(new DataView(fields.buffer), 0, offset)
+    new DataView(fields.buffer).setUint32(8, newTable.clusters)
+    return {
+      structures,
+      table: [
+        { kind: 'bytes', what: 'the header names the longer refcount table', offset: 48, bytes: fields },
+      ],
+    }
+  }
+
+  async #backingName(): Promise<Uint8Array> {
+    const { header, storage, clusterSize } = this.#image
+    const { backingFileOffset, backingFileSize } = header
+    if (backingFileOffset === 0 || backingFileSize === 0) return new Uint8Array()
+    if (backingFileOffset + backingFileSize > Math.min(clusterSize, storage.size)) {
+      throw new CorruptImageError(storage.name, {
+        structure: 'header',
+        field: 'backing_file_offset',
+        offset: 8,
+        expected: 'a name within cluster 0',
+        found: String(backingFileOffset),
+      })
+    }
+    return readBytes(storage, backingFileOffset, backingFileSize, this.#options)
+  }
+}
+
+/** As many at a time as a call takes arguments. */
+function batches(numbers: readonly number[]): number[][] {
+  const all: number[][] = []
+  for (let i = 0; i < numbers.length; i += 4096) all.push(numbers.slice(i, i + 4096))
+  return all
+}
+
+function putU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, Math.floor(value / 2 ** 32))
+  view.setUint32(at + 4, value % 2 ** 32)
+}
+
+/** Sets one entry of a refcount block, or of a part of one: of 2^order bits, several in a byte from the lowest on. */
+export function putRefcount(block: Uint8Array, index: number, order: number, value: 0 | 1): void {
+  if (order >= 3) {
+    const width = 2 ** (order - 3)
+    block.fill(0, index * width, (index + 1) * width)
+    block[(index + 1) * width - 1] = value
+    return
+  }
+  const bits = 2 ** order
+  const at = Math.floor((index * bits) / 8)
+  const shift = (index * bits) % 8
+  block[at] = (block[at]! & ~((2 ** bits - 1) << shift)) | (value << shift)
+}

@@ -1,0 +1,135 @@
+// What bitmaps are after edits, worked out on sets of bytes, slow and plain.
+import type { Random } from '@tidemark/testkit'
+import {
+  type BitmapAction,
+  createEngine,
+  dirtyExtents,
+  type ImageStorage,
+  inspectImage,
+  openBitmap,
+} from '../src/index.js'
+import { collect } from './model.js'
+
+export interface ModelBitmap {
+  readonly granularity: number
+  readonly enabled: boolean
+  readonly inUse: boolean
+  /** Alternating start and end of dirty stretches, ascending, in bytes; undefined where they cannot be read. */
+  readonly edges: readonly number[] | undefined
+}
+
+export type Model = ReadonlyMap<string, ModelBitmap>
+
+/** An image's bitmaps as tidemark reads them. */
+export async function readModel(storage: ImageStorage): Promise<Model> {
+  const engine = createEngine()
+  const image = await inspectImage(storage, engine)
+  const model = new Map<string, ModelBitmap>()
+  if (image.bitmapDirectory === undefined || image.bitmapDirectory.stale) return model
+  for (const bitmap of image.bitmapDirectory.bitmaps) {
+    const { name, granularity, auto: enabled, inUse } = bitmap
+    const edges = inUse ? undefined : await collect(dirtyExtents(engine, [openBitmap(image, bitmap, engine)]))
+    model.set(name, { granularity, enabled, inUse, edges })
+  }
+  return model
+}
+
+export function applyModel(model: Model, actions: readonly BitmapAction[], diskBytes: number): Model {
+  const after = new Map(model)
+  const change = (name: string, more: Partial<ModelBitmap>) =>
+    after.set(name, { ...after.get(name)!, ...more })
+  for (const action of actions) {
+    const { name } = action
+    switch (action.action) {
+      case 'add':
+        after.set(name, {
+          granularity: action.granularity!,
+          enabled: action.disabled !== true,
+          inUse: false,
+          edges: [],
+        })
+        break
+      case 'remove':
+        after.delete(name)
+        break
+      case 'clear':
+        change(name, { edges: [] })
+        break
+      case 'enable':
+      case 'disable':
+        change(name, { enabled: action.action === 'enable' })
+        break
+      case 'rename': {
+        const entries = [...after].map(([key, value]) => [key === name ? action.to : key, value] as const)
+        after.clear()
+        for (const [key, value] of entries) after.set(key, value)
+        break
+      }
+      case 'merge': {
+        const { granularity, edges } = after.get(name)!
+        change(name, {
+          edges: united(edges!, widened(after.get(action.source)!.edges!, granularity, diskBytes)),
+        })
+      }
+    }
+  }
+  return after
+}
+
+function widened(edges: readonly number[], granularity: number, diskBytes: number): number[] {
+  return edges.map((edge, i) =>
+    i % 2 === 0
+      ? edge - (edge % granularity)
+      : Math.min(diskBytes, Math.ceil(edge / granularity) * granularity),
+  )
+}
+
+function united(a: readonly number[], b: readonly number[]): number[] {
+  const pairs: [number, number][] = []
+  for (const edges of [a, b]) for (let i = 0; i < edges.length; i += 2) pairs.push([edges[i]!, edges[i + 1]!])
+  pairs.sort(([x], [y]) => x - y)
+  const out: number[] = []
+  for (const [start, end] of pairs) {
+    if (out.length > 0 && start <= out.at(-1)!) out[out.length - 1] = Math.max(out.at(-1)!, end)
+    else out.push(start, end)
+  }
+  return out
+}
+
+/** Actions that can be done, one after the other. */
+export function randomActions(
+  random: Random,
+  model: Model,
+  diskBytes: number,
+  count: number,
+): BitmapAction[] {
+  const actions: BitmapAction[] = []
+  let now = model
+  while (actions.length < count) {
+    const names = [...now].filter(([, { inUse }]) => !inUse).map(([name]) => name)
+    const kind = random.pick(
+      names.length === 0
+        ? (['add'] as const)
+        : (['add', 'remove', 'clear', 'enable', 'disable', 'rename', 'merge', 'merge', 'merge'] as const),
+    )
+    const name = names.length === 0 ? '' : random.pick(names)
+    const action = make(kind, name)
+    actions.push(action)
+    now = applyModel(now, [action], diskBytes)
+  }
+  return actions
+
+  function make(kind: BitmapAction['action'], name: string): BitmapAction {
+    const fresh = `new-${random.int(0, 1e9)}`
+    switch (kind) {
+      case 'add':
+        return { action: 'add', name: fresh, granularity: 2 ** random.int(9, 20), disabled: random.bool(0.3) }
+      case 'rename':
+        return { action: 'rename', name, to: fresh }
+      case 'merge':
+        return { action: 'merge', name, source: random.pick([...now].filter(([, { inUse }]) => !inUse))[0] }
+      default:
+        return { action: kind, name }
+    }
+  }
+}
