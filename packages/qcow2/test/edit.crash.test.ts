@@ -1,0 +1,170 @@
+// An edit that is cut off anywhere leaves the old bitmaps or the new ones, and leaks at worst; QEMU's word for it too.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { buildQcow2, needs, qemuImg, Random, runSync, tempDir } from '@tidemark/testkit'
+import { afterAll, describe, expect, it } from 'vitest'
+import { Refcounts } from '../src/check/refcounts.js'
+import {
+  type BitmapAction,
+  createEngine,
+  editBitmaps,
+  inspectImage,
+  mapReferences,
+  memoryStorage,
+} from '../src/index.js'
+import { type CrashState, crashStates, RecordingStorage } from './crash.js'
+import { applyModel, type Model, randomActions, readModel } from './edit-model.js'
+
+const peers = needs('qemu-img', 'qemu-io')
+const dir = tempDir()
+afterAll(() => dir.remove())
+
+/** Nothing is lost: all that is used is counted, and can be read. */
+async function mustBeSound(bytes: Uint8Array): Promise<void> {
+  const image = await inspectImage(memoryStorage(bytes))
+  expect(image.findings.filter(({ severity }) => severity === 'error')).toEqual([])
+  const { used, clusters } = await mapReferences(image, createEngine())
+  const refcounts = await Refcounts.open(image)
+  for (let cluster = 0; cluster < clusters; cluster++) {
+    if (used.has(cluster)) expect(await refcounts.get(cluster), `cluster ${cluster}`).toBeGreaterThan(0)
+  }
+}
+
+const plain = (model: Model) => JSON.stringify([...model])
+
+interface Tally {
+  states: number
+  old: number
+  new: number
+  asked: number
+}
+
+/** Edits, and looks at every state that the edit can be cut off in. */
+async function survives(
+  bytes: Uint8Array,
+  actions: readonly BitmapAction[],
+  random: Random,
+  tally: Tally,
+  ask?: (state: CrashState) => Promise<void>,
+): Promise<Uint8Array> {
+  const recording = new RecordingStorage(bytes)
+  const before = await readModel(memoryStorage(bytes))
+  await editBitmaps(recording.storage, actions)
+  const { virtualSize } = await inspectImage(recording.storage)
+  const after = applyModel(before, actions, virtualSize)
+  expect(plain(await readModel(recording.storage))).toBe(plain(after))
+  let seenNew = false
+  for (const state of crashStates(recording, random, 6)) {
+    const what = `${JSON.stringify(actions)}: ${state.what}`
+    try {
+      await mustBeSound(state.bytes)
+    } catch (error) {
+      throw new Error(what, { cause: error })
+    }
+    const found = plain(await readModel(memoryStorage(state.bytes)))
+    expect([plain(before), plain(after)], what).toContain(found)
+    tally.states++
+    if (found === plain(after)) tally.new++
+    else tally.old++
+    seenNew ||= found === plain(after)
+    if (ask !== undefined && random.bool(0.05)) {
+      await ask(state)
+      tally.asked++
+    }
+  }
+  expect(seenNew).toBe(true)
+  const result = new Uint8Array(recording.storage.size)
+  await recording.storage.readInto(result, 0)
+  return result
+}
+
+async function qemuTakes({ bytes, what }: CrashState): Promise<void> {
+  const file = dir.file('state.qcow2')
+  writeFileSync(file, bytes)
+  expect(await qemuImg.check(file), what).toMatchObject({ corruptions: 0, 'check-errors': 0 })
+}
+
+describe('an edit that is cut off', () => {
+  it('in crafted images: every refcount width, first and last bitmaps, moved names, longer refcount tables', async () => {
+    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    for (const refcountOrder of [0, 1, 2, 3, 4, 5, 6]) {
+      for (const clusterBits of [9, 12, 16]) {
+        const random = new Random(`crash ${refcountOrder} ${clusterBits}`)
+        const granularityBits = clusterBits === 9 ? 9 : 12
+        let { bytes } = buildQcow2({
+          virtualSize: clusterBits === 9 ? 2 ** 20 : 2 ** 26,
+          clusterBits,
+          refcountOrder,
+          ...(random.bool()
+            ? { backingFile: `/base/${'x'.repeat(random.int(1, 60))}.qcow2`, backingFormat: 'qcow2' }
+            : {}),
+          ...(random.bool() && clusterBits > 9 ? { featureNames: true as const } : {}),
+          ...(random.bool()
+            ? { extensions: [{ magic: 0x12345678, data: random.bytes(random.int(1, 40)) }] }
+            : {}),
+          // Unknown autoclear bits go; unknown compatible ones stay.
+          autoclearFeatures: random.bool() ? 0x10n : 0n,
+          compatibleFeatures: 0x100n,
+        })
+        const first: BitmapAction[] = [{ action: 'add', name: 'a', granularity: 2 ** granularityBits }]
+        bytes = await survives(bytes, first, random, tally)
+        bytes = await survives(bytes, [...first.map(each => ({ ...each, name: 'b' }))], random, tally)
+        bytes = await survives(
+          bytes,
+          [
+            { action: 'disable', name: 'a' },
+            { action: 'rename', name: 'b', to: 'c' },
+          ],
+          random,
+          tally,
+        )
+        bytes = await survives(bytes, [{ action: 'remove', name: 'a' }], random, tally)
+        bytes = await survives(bytes, [{ action: 'remove', name: 'c' }], random, tally)
+        // And once more: the extension comes back.
+        await survives(bytes, first, random, tally)
+      }
+    }
+    expect(tally.old).toBeGreaterThan(500)
+    expect(tally.new).toBeGreaterThan(500)
+  })
+
+  describe.skipIf(peers.skip)(`in images that QEMU made${peers.label}`, () => {
+    it.each([0, 1, 2])('random actions, part %d', async part => {
+      const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+      for (let seed = part; seed < 24; seed += 3) {
+        const random = new Random(`crash-${seed}`)
+        const clusterBits = random.pick([9, 9, 10, 12, 16])
+        const file = join(dir.path, `crash-${seed}.qcow2`)
+        const size = clusterBits === 9 ? 2 ** 20 : 2 ** 24
+        runSync('qemu-img', [
+          'create',
+          '-q',
+          '-f',
+          'qcow2',
+          '-o',
+          `cluster_size=${2 ** clusterBits}`,
+          file,
+          String(size),
+        ])
+        for (let i = 0; i < 3; i++) {
+          const granularity = String(2 ** random.int(9, 14))
+          runSync('qemu-img', ['bitmap', '--add', '-g', granularity, file, `b${i}`])
+          const writes = Array.from(
+            { length: 4 },
+            () => `write -q -P 1 ${random.int(0, size / 512 - 64) * 512} ${512 * random.int(1, 64)}`,
+          )
+          runSync('qemu-io', [...writes.flatMap(each => ['-c', each]), file])
+        }
+        let bytes: Uint8Array = readFileSync(file)
+        for (let round = 0; round < 3; round++) {
+          const model = await readModel(memoryStorage(bytes))
+          const actions = randomActions(random, model, size, random.int(1, 3))
+          bytes = await survives(bytes, actions, random, tally, qemuTakes)
+        }
+      }
+      expect(tally.old).toBeGreaterThan(100)
+      expect(tally.new).toBeGreaterThan(100)
+      expect(tally.asked).toBeGreaterThan(20)
+    })
+  })
+})
