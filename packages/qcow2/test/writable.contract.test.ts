@@ -660,7 +660,7 @@ describe('what the kernel may do', () => {
       throw new Error("Cannot find package 'koffi'")
     })
     const { openWritableFile } = await import('../src/node/writable-file.js')
-    const storage = await openWritableFile(written())
+    const storage = await openWritableFile(written(), { lock: 'none' })
     await storage.discard(0, 65536)
     same(await bytesOf(storage), content)
     await storage.close()

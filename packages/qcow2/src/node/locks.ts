@@ -1,14 +1,6 @@
 import { readFile, statSync } from 'node:fs'
 import { openError } from './file-storage.js'
-
-// QEMU's bytes (block/file-posix.c): a permission that is held is a read lock on 100 + its number, one that must
-// not be shared with others on 200 + its number. The numbers: 0 consistent read, 1 write, 2 unchanged write,
-// 3 resize.
-const PERMISSION_BASE = 100
-const UNSHARED_BASE = 200
-const CONSISTENT_READ = 0
-const WRITE = 1
-const RESIZE = 3
+import { CONSISTENT_READ, PERMISSION_BASE, RESIZE, UNSHARED_BASE, WRITE } from './lock-bytes.js'
 
 /** The OFD locks on one file, as /proc/locks shows them. */
 export interface ImageLocks {
@@ -64,25 +56,30 @@ function deviceKeys(dev: number): string {
   return `${hex(major)}:${hex(minor)}`
 }
 
+/** Whether somebody holds a lock that tells of a writer, by the text of /proc/locks. */
+export function holdsWriter(text: string, device: string, inode: number): boolean {
+  const held = heldBytes(text, device, inode)
+  return (
+    held(PERMISSION_BASE + WRITE) || held(PERMISSION_BASE + RESIZE) || held(UNSHARED_BASE + CONSISTENT_READ)
+  )
+}
+
+/** Tells of one byte of an open file whether somebody holds a lock on it, this process too. */
+export function locksOf({ text }: LockTable, file: { dev: number; ino: number }): (byte: number) => boolean {
+  return text === undefined ? () => false : heldBytes(text, deviceKeys(file.dev), file.ino)
+}
+
 /**
  * Reads the text of /proc/locks: `1: OFDLCK ADVISORY READ -1 fe:00:2146437 100 101`, a `->` after the number
  * for those who wait.
  */
-export function holdsWriter(text: string, device: string, inode: number): boolean {
+function heldBytes(text: string, device: string, inode: number): (byte: number) => boolean {
+  const ranges: [first: number, last: number][] = []
   for (const line of text.split('\n')) {
     const match =
       /^\d+: OFDLCK\s+\S+\s+(READ|WRITE)\s+\S+\s+([0-9a-f]+:[0-9a-f]+):(\d+)\s+(\d+)\s+(\d+|EOF)/.exec(line)
     if (match === null || match[2] !== device || Number(match[3]) !== inode) continue
-    const first = Number(match[4])
-    const last = match[5] === 'EOF' ? Number.POSITIVE_INFINITY : Number(match[5])
-    const covers = (byte: number) => first <= byte && byte <= last
-    if (
-      covers(PERMISSION_BASE + WRITE) ||
-      covers(PERMISSION_BASE + RESIZE) ||
-      covers(UNSHARED_BASE + CONSISTENT_READ)
-    ) {
-      return true
-    }
+    ranges.push([Number(match[4]), match[5] === 'EOF' ? Number.POSITIVE_INFINITY : Number(match[5])])
   }
-  return false
+  return byte => ranges.some(([first, last]) => first <= byte && byte <= last)
 }

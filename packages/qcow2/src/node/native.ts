@@ -4,7 +4,19 @@ export interface NativeCalls {
   lseek(fd: number, offset: number, whence: number): number
   /** fallocate(2), off this thread: it may wait for the disk. */
   fallocate(fd: number, mode: number, offset: number, length: number): Promise<number>
+  /** Undefined on processors whose struct flock is not known here. */
+  readonly ofdLocks?: OfdLockCalls
 }
+
+/** Locks of an open file description, by bytes: fcntl(2), "Open file description locks". None of them waits. */
+export interface OfdLockCalls {
+  /** F_OFD_SETLK: 0. */
+  set(fd: number, type: LockType, start: number, length: number): number
+  /** F_OFD_GETLK: the type of a lock that would be in the way of such a one, F_UNLCK where there is none. */
+  get(fd: number, type: LockType, start: number, length: number): number
+}
+
+export type LockType = typeof F_RDLCK | typeof F_WRLCK | typeof F_UNLCK
 
 // Linux's numbers, on every processor.
 export const SEEK_END = 2
@@ -12,7 +24,14 @@ export const SEEK_DATA = 3
 export const SEEK_HOLE = 4
 /** FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE with it. */
 export const PUNCH_HOLE_KEEP_SIZE = 3
+export const F_RDLCK = 0
+export const F_WRLCK = 1
+export const F_UNLCK = 2
+const F_OFD_GETLK = 36
+const F_OFD_SETLK = 37
 export const ENXIO = 6
+export const EAGAIN = 11
+export const EACCES = 13
 const EIO = 5
 
 let loaded: Promise<NativeCalls | undefined> | undefined
@@ -47,6 +66,7 @@ async function load(): Promise<NativeCalls | undefined> {
     'fallocate',
     name => `int ${name}(int fd, int mode, int64_t offset, int64_t length)`,
   )
+  const fcntl = library.func('int fcntl(int fd, int command, ...)')
   const failure = () => -(koffi.errno() || EIO)
   return {
     lseek(fd, offset, whence) {
@@ -60,5 +80,28 @@ async function load(): Promise<NativeCalls | undefined> {
           resolve(error || result === -1 ? failure() : result)
         })
       }),
+    ...(FLOCK_KNOWN.has(process.arch) ? { ofdLocks: ofdLockCalls(fcntl, failure) } : {}),
+  }
+}
+
+/** Where struct flock is asm-generic/fcntl.h's with a long of 64 bits, least significant byte first. */
+const FLOCK_KNOWN = new Set(['x64', 'arm64'])
+
+function ofdLockCalls(
+  fcntl: (fd: number, command: number, type: string, flock: Uint8Array) => number,
+  failure: () => number,
+): OfdLockCalls {
+  const call = (fd: number, command: number, type: LockType, start: number, length: number): number => {
+    // short l_type, l_whence; long l_start, l_len; int l_pid, which must be 0.
+    const flock = new DataView(new ArrayBuffer(32))
+    flock.setInt16(0, type, true)
+    flock.setBigInt64(8, BigInt(start), true)
+    flock.setBigInt64(16, BigInt(length), true)
+    if (fcntl(fd, command, 'void *', new Uint8Array(flock.buffer)) === -1) return failure()
+    return command === F_OFD_GETLK ? flock.getInt16(0, true) : 0
+  }
+  return {
+    set: (fd, type, start, length) => call(fd, F_OFD_SETLK, type, start, length),
+    get: (fd, type, start, length) => call(fd, F_OFD_GETLK, type, start, length),
   }
 }

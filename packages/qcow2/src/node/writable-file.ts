@@ -26,17 +26,27 @@ import {
   turns,
 } from './file-storage.js'
 import { native, PUNCH_HOLE_KEEP_SIZE } from './native.js'
+import { lockImage } from './ofd-locks.js'
 
-export interface OpenWritableFileOptions extends OpenFileOptions {}
+export interface OpenWritableFileOptions extends OpenFileOptions {
+  /**
+   * `required`, the default: the locks are taken that QEMU takes for an image it writes to, or it is not opened.
+   * `none`: none are taken, so that a QEMU may start beside it; for where they cannot be had, and nothing else uses the
+   * image. Who has it already is looked for all the same, as far as that can be seen.
+   */
+  readonly lock?: 'required' | 'none'
+}
 
 /**
- * Opens a regular file or a block device for writing.
+ * Opens a regular file or a block device for writing, and holds it against other writers until it is closed: as QEMU
+ * does and against QEMU, in both directions. Who only looks (`qemu-img info -U`) is let be.
  *
  * A block device is claimed (O_EXCL): one that is mounted, swapped to, or part of another device is refused, and
  * cannot become so while it is open.
  *
  * @throws {Qcow2Error} `image-missing`; `read-failed` when it is neither file nor device, or may not even be read;
- * `write-failed` when it may not be written; `image-locked` when somebody else has it
+ * `write-failed` when it may not be written; `image-locked` when others use it; `lock-unavailable` where no lock can
+ * be taken
  */
 export async function openWritableFile(
   path: string,
@@ -44,6 +54,8 @@ export async function openWritableFile(
 ): Promise<WritableStorage> {
   const fd = await openForWriting(path)
   try {
+    await lockImage(fd, path, options.lock ?? 'required')
+    // Its size counts from now on only.
     return new WritableFile(await openedFile(path, fd, options))
   } catch (error) {
     await promisify(close)(fd)

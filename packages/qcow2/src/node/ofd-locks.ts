@@ -1,0 +1,104 @@
+import { fstat } from 'node:fs'
+import { constants } from 'node:os'
+import { promisify } from 'node:util'
+import { Qcow2Error } from '../errors.js'
+import { type ImageUse, useAgainstWriter, WRITER_BYTES } from './lock-bytes.js'
+import { locksOf, readLockTable } from './locks.js'
+import { EACCES, EAGAIN, F_RDLCK, F_UNLCK, F_WRLCK, native, type OfdLockCalls } from './native.js'
+
+/**
+ * Takes the locks on an open file that QEMU takes for a qcow2 image that it writes to. They belong to the descriptor:
+ * whatever else this process opens and closes, they last until it is closed, and end with the process however that
+ * ends. Nobody is waited for.
+ *
+ * Each takes them first and looks at others' then, so of several at a time at most one keeps them. All may be refused,
+ * as QEMUs are.
+ *
+ * @param fd open for reading and writing
+ * @param lock `none`: takes none, only looks whether others use the image
+ * @throws {Qcow2Error} `image-locked` when others use it in a way that does not bear a writer; `lock-unavailable`
+ * where locks are required and none can be taken. Nothing is held then.
+ */
+export async function lockImage(fd: number, name: string, lock: 'required' | 'none'): Promise<void> {
+  const calls = (await native())?.ofdLocks
+  if (lock === 'required' && calls !== undefined) return takeAll(calls, fd, name)
+  refuse(name, await isLocked(fd))
+  if (lock === 'required') throw unavailable(name, whyNoCalls())
+}
+
+/**
+ * How others use an open image, if in a way that does not bear a writer. It looks, and takes nothing. Undefined too
+ * where nobody can tell.
+ *
+ * By the kernel's word on this very file; where it cannot be asked, by /proc/locks, which tells of this process's own
+ * locks too, and knows files of some layered file systems by other numbers than fstat.
+ */
+export async function isLocked(fd: number): Promise<ImageUse | undefined> {
+  const calls = (await native())?.ofdLocks
+  if (calls !== undefined) return useAgainstWriter(byte => inTheWay(calls, fd, byte) === true)
+  const [table, file] = await Promise.all([readLockTable(), promisify(fstat)(fd)])
+  return useAgainstWriter(locksOf(table, file))
+}
+
+/** Without a pause in between: nothing else of this process may see half of it. */
+function takeAll(calls: OfdLockCalls, fd: number, name: string): void {
+  try {
+    for (const byte of WRITER_BYTES) take(calls, fd, name, byte)
+    refuse(
+      name,
+      useAgainstWriter(byte => {
+        const answer = inTheWay(calls, fd, byte)
+        if (typeof answer === 'boolean') return answer
+        throw unavailable(name, answer)
+      }),
+    )
+  } catch (error) {
+    for (const byte of WRITER_BYTES) calls.set(fd, F_UNLCK, byte, 1)
+    throw error
+  }
+}
+
+function take(calls: OfdLockCalls, fd: number, name: string, byte: number): void {
+  const result = calls.set(fd, F_RDLCK, byte, 1)
+  // QEMU's are read locks, which bear each other. Whoever has a write lock here wants to be alone.
+  if (result === -EAGAIN || result === -EACCES) refuse(name, 'held')
+  // As QEMU: it refuses a file whose file system knows no locks.
+  if (result < 0) throw unavailable(name, `its file system refuses locks (${errnoName(result)})`)
+}
+
+/** Whether others hold a lock on a byte, or why nobody can tell. One's own are never in one's way. */
+function inTheWay(calls: OfdLockCalls, fd: number, byte: number): boolean | string {
+  const result = calls.get(fd, F_WRLCK, byte, 1)
+  if (result < 0) return `its file system does not tell of locks (${errnoName(result)})`
+  return result !== F_UNLCK
+}
+
+/** libuv's table, behind util.getSystemErrorName, lacks ENOLCK. */
+function errnoName(result: number): string {
+  const known = Object.entries(constants.errno).find(([, errno]) => errno === -result)
+  return known?.[0] ?? `errno ${-result}`
+}
+
+const USES: Record<ImageUse, string> = {
+  written: 'another process has it open for writing',
+  held: 'another process has it for itself',
+  read: 'another process reads it and wants nobody to write to it',
+}
+
+function refuse(name: string, use: ImageUse | undefined): void {
+  if (use === undefined) return
+  throw new Qcow2Error('image-locked', `${name}: ${USES[use]}`, { image: name, use })
+}
+
+function unavailable(name: string, why: string): Qcow2Error {
+  return new Qcow2Error(
+    'lock-unavailable',
+    `${name} cannot be locked against other writers: ${why}; where nothing else uses it, lock: 'none' does without`,
+    { image: name, why },
+  )
+}
+
+function whyNoCalls(): string {
+  if (process.platform !== 'linux') return `QEMU's locks are Linux's, and this is ${process.platform}`
+  return `the optional package koffi is missing, or has nothing for this system (${process.arch})`
+}
