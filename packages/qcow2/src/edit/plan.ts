@@ -43,7 +43,7 @@ export type EditWrite =
 
 /** Writes in any order; all of them last before the next step begins. */
 export interface EditStep {
-  readonly name: 'clusters' | 'refcounts' | 'refcount table' | 'header' | 'release'
+  readonly name: 'clusters' | 'refcount table' | 'header' | 'release'
   readonly writes: readonly EditWrite[]
 }
 
@@ -189,8 +189,9 @@ class Planner {
       placed.push({ offset: table, entries: plan.fates.length })
       if (bitmap.origin !== undefined) await this.#freeTable(bitmap.origin, plan)
     }
+    const remaining = new Set(this.#bitmaps.map(({ origin }) => origin))
     for (const origin of image.bitmapDirectory?.bitmaps ?? []) {
-      if (!this.#bitmaps.some(bitmap => bitmap.origin === origin)) await this.#freeTable(origin, undefined)
+      if (!remaining.has(origin)) await this.#freeTable(origin, undefined)
     }
     const directory = await this.#placeDirectory(allocator, placed)
     const old = image.bitmapDirectory?.extension
@@ -211,17 +212,15 @@ class Planner {
       (Math.max(...batches(counted.taken).map(some => Math.max(...some)), -1) + 1) * this.#clusterSize
     const growth = Math.max(0, end - storage.size)
     const grow: EditWrite[] = growth === 0 ? [] : [{ kind: 'grow', what: 'the file', bytes: end }]
+    const counts: EditWrite[] =
+      existing.length === 0
+        ? []
+        : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }]
     const name = await this.#backingName()
     const released = [...this.#freed].sort((a, b) => a - b)
     const steps: EditStep[] = [
-      { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures] },
-      {
-        name: 'refcounts',
-        writes:
-          existing.length === 0
-            ? []
-            : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }],
-      },
+      // In one: until the table or the header refers to them they are nobody's, counted or not.
+      { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures, ...counts] },
       { name: 'refcount table', writes: table },
       ...planSwitch(image, directory, name).map(
         (write): EditStep => ({ name: 'header', writes: [{ kind: 'bytes', ...write }] }),
