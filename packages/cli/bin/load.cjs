@@ -23,7 +23,9 @@ function load(name) {
   const module = { exports: {} }
   loaded.set(name, { script, module })
   const requires = path => (path.startsWith('./') ? load(path.slice(2)) : require(path))
-  script.runInThisContext().call(module.exports, module.exports, requires, module, filename, dirname(filename))
+  script
+    .runInThisContext()
+    .call(module.exports, module.exports, requires, module, filename, dirname(filename))
   return module.exports
 }
 
