@@ -1,11 +1,15 @@
 // What bitmaps are after edits, worked out on sets of bytes, slow and plain.
 import type { Random } from '@tidemark/testkit'
+import { expect } from 'vitest'
+import { Refcounts } from '../src/check/refcounts.js'
 import {
   type BitmapAction,
   createEngine,
   dirtyExtents,
   type ImageStorage,
   inspectImage,
+  mapReferences,
+  memoryStorage,
   openBitmap,
 } from '../src/index.js'
 import { collect } from './model.js'
@@ -131,5 +135,16 @@ export function randomActions(
       default:
         return { action: kind, name }
     }
+  }
+}
+
+/** Nothing is lost: all that is used is counted, and can be read. */
+export async function mustBeSound(bytes: Uint8Array): Promise<void> {
+  const image = await inspectImage(memoryStorage(bytes))
+  expect(image.findings.filter(({ severity }) => severity === 'error')).toEqual([])
+  const { used, clusters } = await mapReferences(image, createEngine())
+  const refcounts = await Refcounts.open(image)
+  for (let cluster = 0; cluster < clusters; cluster++) {
+    if (used.has(cluster)) expect(await refcounts.get(cluster), `cluster ${cluster}`).toBeGreaterThan(0)
   }
 }

@@ -3,32 +3,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildQcow2, needs, qemuImg, Random, runSync, tempDir } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
-import { Refcounts } from '../src/check/refcounts.js'
-import {
-  type BitmapAction,
-  createEngine,
-  editBitmaps,
-  inspectImage,
-  mapReferences,
-  memoryStorage,
-} from '../src/index.js'
+import { type BitmapAction, editBitmaps, inspectImage, memoryStorage } from '../src/index.js'
 import { type CrashState, crashStates, RecordingStorage } from './crash.js'
-import { applyModel, type Model, randomActions, readModel } from './edit-model.js'
+import { applyModel, type Model, mustBeSound, randomActions, readModel } from './edit-model.js'
 
 const peers = needs('qemu-img', 'qemu-io')
 const dir = tempDir()
 afterAll(() => dir.remove())
-
-/** Nothing is lost: all that is used is counted, and can be read. */
-async function mustBeSound(bytes: Uint8Array): Promise<void> {
-  const image = await inspectImage(memoryStorage(bytes))
-  expect(image.findings.filter(({ severity }) => severity === 'error')).toEqual([])
-  const { used, clusters } = await mapReferences(image, createEngine())
-  const refcounts = await Refcounts.open(image)
-  for (let cluster = 0; cluster < clusters; cluster++) {
-    if (used.has(cluster)) expect(await refcounts.get(cluster), `cluster ${cluster}`).toBeGreaterThan(0)
-  }
-}
 
 const plain = (model: Model) => JSON.stringify([...model])
 

@@ -33,6 +33,7 @@ export async function execute(
       for (const write of writes)
         await carryOut(image, write, engine, switching ? undefined : undo, switching ? {} : options)
       await storage.flush()
+      undo.barrier()
     }
   } catch (error) {
     if (!switching) await undo.all()
@@ -143,7 +144,8 @@ async function refreshed(image: ImageInspection): Promise<ImageInspection> {
 class Undo {
   readonly #storage: WritableStorage
   readonly #size: number
-  readonly #kept: { readonly offset: number; readonly bytes: Uint8Array }[] = []
+  /** In steps: what refers to something goes before that does. */
+  readonly #steps: { readonly offset: number; readonly bytes: Uint8Array }[][] = [[]]
   #bytes = 0
 
   constructor(storage: WritableStorage) {
@@ -155,14 +157,21 @@ class Undo {
     const there = Math.min(length, this.#size - offset)
     if (there <= 0 || this.#bytes + there > MAX_UNDO_BYTES) return
     this.#bytes += there
-    this.#kept.push({ offset, bytes: await readBytes(this.#storage, offset, there) })
+    this.#steps.at(-1)!.push({ offset, bytes: await readBytes(this.#storage, offset, there) })
+  }
+
+  barrier(): void {
+    this.#steps.push([])
   }
 
   /** Last things first. Never throws: what failed is told already, and what cannot be put back is nobody's. */
   async all(): Promise<void> {
     try {
-      for (const { offset, bytes } of this.#kept.reverse()) await this.#storage.writeFrom(bytes, offset)
-      await this.#storage.flush()
+      for (const step of this.#steps.reverse()) {
+        if (step.length === 0) continue
+        for (const { offset, bytes } of step.reverse()) await this.#storage.writeFrom(bytes, offset)
+        await this.#storage.flush()
+      }
       if (this.#storage.resizable && this.#storage.size !== this.#size) await this.#storage.resize(this.#size)
       await this.#storage.flush()
     } catch {

@@ -1,0 +1,239 @@
+// An edit that fails, at each of its writes, flushes and resizes, leaves the image byte for byte as it was; and one
+// that is refused does not touch it.
+import { buildQcow2 } from '@tidemark/testkit'
+import { describe, expect, it } from 'vitest'
+import {
+  type BitmapAction,
+  editBitmaps,
+  memoryWritable,
+  Qcow2Error,
+  readBytes,
+  type WritableStorage,
+} from '../src/index.js'
+import { mustBeSound, readModel } from './edit-model.js'
+
+const bitmaps = [
+  { name: 'a', granularityBits: 9, dirty: [0, 5, 4000] },
+  { name: 'b', granularityBits: 12, dirty: [7] },
+  { name: 'odd', granularityBits: 12, flags: 1 },
+]
+const image = (more: object = {}) =>
+  buildQcow2({ virtualSize: 2 ** 21, clusterBits: 9, bitmaps, ...more }).bytes
+
+/** Fails at the nth write, resize or flush from now on, and at none after it. */
+function failing(bytes: Uint8Array, at: number, code: 'no-space' | 'write-failed') {
+  const inner = memoryWritable(bytes)
+  let calls = 0
+  const maybe = () => {
+    if (calls++ === at) throw new Qcow2Error(code, `call ${at}`)
+  }
+  const storage: WritableStorage = {
+    name: 'failing',
+    identity: 'failing',
+    resizable: true,
+    get size() {
+      return inner.size
+    },
+    readInto: (target, offset, options) => inner.readInto(target, offset, options),
+    async writeFrom(part, offset) {
+      // A part of it may be there.
+      if (calls === at) await inner.writeFrom(part.subarray(0, part.byteLength / 2), offset)
+      maybe()
+      await inner.writeFrom(part, offset)
+    },
+    async flush() {
+      maybe()
+      await inner.flush()
+    },
+    async resize(size) {
+      maybe()
+      await inner.resize(size)
+    },
+    discard: (offset, length) => inner.discard(offset, length),
+    close: () => inner.close(),
+  }
+  return { storage, calls: () => calls }
+}
+
+const edits: Record<string, BitmapAction[]> = {
+  merge: [{ action: 'merge', name: 'b', source: 'a' }],
+  'add, clear and remove': [
+    { action: 'add', name: 'new', granularity: 512 },
+    { action: 'clear', name: 'a' },
+    { action: 'remove', name: 'b' },
+  ],
+  'so many that refcount blocks are new': Array.from({ length: 60 }, (_, i) => [
+    { action: 'add' as const, name: `n${i}`, granularity: 512 },
+    { action: 'merge' as const, name: `n${i}`, source: 'a' },
+  ]).flat(),
+}
+
+describe('an edit that fails', () => {
+  it.each(Object.entries(edits))('%s: at each call', async (_, actions) => {
+    const bytes = image({ refcountOrder: 6 })
+    const before = await readModel(memoryWritable(bytes))
+    const whole = failing(bytes, Number.POSITIVE_INFINITY, 'no-space')
+    const plan = await editBitmaps(whole.storage, actions)
+    const after = await readModel(whole.storage)
+    // From the first header write on it is done.
+    let [undone, done] = [0, 0]
+    for (let at = 0; at < whole.calls(); at++) {
+      const { storage } = failing(bytes, at, at % 2 === 0 ? 'no-space' : 'write-failed')
+      await expect(editBitmaps(storage, actions)).rejects.toThrow(`call ${at}`)
+      const found = await readModel(storage)
+      if (JSON.stringify([...found]) === JSON.stringify([...before])) {
+        undone++
+        const left = await readBytes(storage, 0, storage.size)
+        const headers = plan.steps.findIndex(({ name }) => name === 'header')
+        if (at < countCalls(plan, headers)) expect(Buffer.compare(left, bytes), `call ${at}`).toBe(0)
+      } else {
+        expect([...found], `call ${at}`).toEqual([...after])
+        done++
+      }
+    }
+    expect(undone).toBeGreaterThan(4)
+    expect(done).toBeGreaterThan(0)
+  })
+
+  it('a longer refcount table: at some of its calls', async () => {
+    const bytes = image({ refcountOrder: 6 })
+    const before = JSON.stringify([...(await readModel(memoryWritable(bytes)))])
+    // More clusters than 64 blocks of 64 refcounts each count.
+    const actions = Array.from({ length: 4100 }, (_, i) => ({
+      action: 'add' as const,
+      name: `n${i}`,
+      granularity: 512,
+    }))
+    const whole = failing(bytes, Number.POSITIVE_INFINITY, 'no-space')
+    const plan = await editBitmaps(whole.storage, actions)
+    const longer = plan.steps.find(({ name }) => name === 'refcount table')!
+    expect(longer.writes).toMatchObject([{ kind: 'bytes', offset: 48 }])
+    expect((await readModel(whole.storage)).size).toBe(4103)
+    await mustBeSound(await readBytes(whole.storage, 0, whole.storage.size))
+    const clusters = countCalls(plan, 1)
+    for (const at of [1, 100, clusters - 1, clusters, clusters + 1]) {
+      const { storage } = failing(bytes, at, 'write-failed')
+      await expect(editBitmaps(storage, actions)).rejects.toThrow(`call ${at}`)
+      expect(JSON.stringify([...(await readModel(storage))]), `call ${at}`).toBe(before)
+      expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes), `call ${at}`).toBe(0)
+    }
+  })
+
+  it('no-space on a device that cannot grow: before anything is written', async () => {
+    const bytes = image()
+    const storage = memoryWritable(bytes, { resizable: false })
+    await expect(editBitmaps(storage, edits['so many that refcount blocks are new']!)).rejects.toMatchObject({
+      code: 'no-space',
+    })
+    expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes)).toBe(0)
+  })
+
+  it('is ended by a signal before the switch, and leaves no trace', async () => {
+    const bytes = image()
+    const storage = memoryWritable(bytes)
+    const stop = new AbortController()
+    const work = editBitmaps(storage, edits.merge!, {
+      signal: stop.signal,
+      onPlan: () => stop.abort(new Error('enough')),
+    })
+    await expect(work).rejects.toThrow('enough')
+    expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes)).toBe(0)
+  })
+})
+
+/** Calls that steps up to one make at least: a write each, and a flush. */
+function countCalls(plan: Awaited<ReturnType<typeof editBitmaps>>, steps: number): number {
+  return plan.steps.slice(0, steps).reduce((sum, { writes }) => sum + writes.length + 1, 0)
+}
+
+describe('an edit that is refused', () => {
+  const cases: [string, Uint8Array, BitmapAction[], object][] = [
+    [
+      'version 2',
+      buildQcow2({ version: 2 }).bytes,
+      [{ action: 'add', name: 'x' }],
+      { code: 'cannot-edit', details: { reason: 'version-2' } },
+    ],
+    [
+      'marked corrupt',
+      image({ incompatibleFeatures: 2n }),
+      [{ action: 'add', name: 'x' }],
+      { details: { reason: 'corrupt-flag' } },
+    ],
+    [
+      'dirty',
+      image({ incompatibleFeatures: 1n, compatibleFeatures: 1n }),
+      [{ action: 'add', name: 'x' }],
+      { details: { reason: 'dirty' } },
+    ],
+    [
+      'stale',
+      image({ bitmapsConsistent: false }),
+      [{ action: 'remove', name: 'a' }],
+      { details: { reason: 'stale-bitmaps' } },
+    ],
+    [
+      'an unknown feature',
+      image({ incompatibleFeatures: 1n << 40n }),
+      [{ action: 'remove', name: 'a' }],
+      { code: 'unsupported-feature' },
+    ],
+    ['in use', image(), [{ action: 'clear', name: 'odd' }], { code: 'bitmap-inconsistent' }],
+    [
+      'a source in use',
+      image(),
+      [{ action: 'merge', name: 'a', source: 'odd' }],
+      { code: 'bitmap-inconsistent' },
+    ],
+    ['missing', image(), [{ action: 'disable', name: 'x' }], { code: 'bitmap-missing' }],
+    [
+      'missing after it was removed',
+      image(),
+      [
+        { action: 'remove', name: 'a' },
+        { action: 'clear', name: 'a' },
+      ],
+      { code: 'bitmap-missing' },
+    ],
+    ['there already', image(), [{ action: 'add', name: 'a' }], { code: 'bitmap-exists' }],
+    ['a name of another', image(), [{ action: 'rename', name: 'a', to: 'b' }], { code: 'bitmap-exists' }],
+    ['no name', image(), [{ action: 'add', name: '' }], { code: 'bitmap-invalid' }],
+    ['a long name', image(), [{ action: 'add', name: 'n'.repeat(1024) }], { code: 'bitmap-invalid' }],
+    [
+      'an odd granularity',
+      image(),
+      [{ action: 'add', name: 'x', granularity: 1000 }],
+      { code: 'bitmap-invalid' },
+    ],
+  ]
+  it.each(cases)('%s', async (_, bytes, actions, error) => {
+    const storage = memoryWritable(bytes)
+    await expect(
+      editBitmaps(
+        storage,
+        [{ action: 'enable', name: 'b' }, ...actions].slice(bytes === cases[0]![1] ? 1 : 0) as BitmapAction[],
+      ),
+    ).rejects.toMatchObject(error)
+    expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes)).toBe(0)
+  })
+
+  it('but one in use can be removed, and keeps its flag when others change', async () => {
+    const storage = memoryWritable(image())
+    await editBitmaps(storage, [{ action: 'clear', name: 'a' }])
+    expect((await readModel(storage)).get('odd')).toMatchObject({ inUse: true })
+    await editBitmaps(storage, [{ action: 'remove', name: 'odd' }])
+    expect([...(await readModel(storage)).keys()]).toEqual(['a', 'b'])
+  })
+
+  it('nothing is written for what changes nothing', async () => {
+    const bytes = image()
+    const { storage, calls } = failing(bytes, Number.POSITIVE_INFINITY, 'no-space')
+    const plan = await editBitmaps(storage, [
+      { action: 'enable', name: 'a' },
+      { action: 'merge', name: 'a', source: 'a' },
+    ])
+    expect([plan.steps, calls()]).toEqual([[], 0])
+    const dry = await editBitmaps(storage, [{ action: 'clear', name: 'a' }], { dryRun: true })
+    expect([dry.steps.length > 2, calls()]).toEqual([true, 0])
+  })
+})
