@@ -78,3 +78,18 @@ export function sameMap(image: string, path: (name: string) => string): void {
     for (const file of [ours, theirs]) rmSync(file, { force: true })
   }
 }
+
+/** @throws Error where the bitmaps of two images differ, by name, granularity, flags or number of dirty bytes */
+export function sameDirty(ours: string, theirs: string): void {
+  const counted = (file: string) =>
+    (jsonOf(tidemark('info', '--count', '--output', 'json', file)) as Info)['format-specific'].data.bitmaps
+      .map(({ name, granularity, flags, ...rest }) => ({
+        name,
+        granularity,
+        flags,
+        dirty: rest['dirty-bytes'],
+      }))
+      .sort((a, b) => a.name.localeCompare(b.name))
+  if (!isDeepStrictEqual(counted(ours), counted(theirs)))
+    throw new Error(`${ours}: bitmaps differ from qemu-img's`)
+}

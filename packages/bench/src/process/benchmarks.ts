@@ -1,5 +1,5 @@
 import { copyFileSync, rmSync } from 'node:fs'
-import { countDirtyBytes, sameBitmaps, sameData, sameDirtyBytes, sameMap } from './answers.js'
+import { countDirtyBytes, sameBitmaps, sameData, sameDirty, sameDirtyBytes, sameMap } from './answers.js'
 import { bareNode, type Command, qemuImg, tidemark } from './command.js'
 import type { Gallery, ImageName } from './images.js'
 
@@ -27,6 +27,8 @@ export interface ProcessBenchmark {
     /** One run only, and none in a quick one: it takes a minute. */
     slow?: boolean
   }
+  /** It changes the image: each run has a fresh copy. */
+  writes?: boolean
   /** Both answers, outside the timer. @throws Error where they differ */
   check?(gallery: Gallery, files: { image: string; afterPeer: string | undefined }): void
   target?: ProcessTarget
@@ -80,6 +82,33 @@ const dumps: readonly ProcessBenchmark[] = (
   },
   { name: `dump-${name}-nbd`, title: `dump, ${title}`, image, tidemark: dump, peer: nbdcopy },
 ])
+
+const edits: readonly ProcessBenchmark[] = (
+  [
+    ['1t', '1 TiB', 1],
+    ['16t', '16 TiB', 1 / 3],
+    ['1000-bitmaps', '1 TiB, one of 1,000 bitmaps', 1 / 20],
+  ] as const
+).flatMap(([image, title, share]) =>
+  (
+    [
+      ['merge', (file: string) => ['bitmap', '--merge', 'b', file, 'a']],
+      ['add', (file: string) => ['bitmap', '--add', file, 'new']],
+      ['disable', (file: string) => ['bitmap', '--disable', file, 'a']],
+    ] as const
+  ).map(([action, args]) => ({
+    name: `bitmap-${action}-${image}`,
+    title: `bitmap --${action}, ${title}`,
+    image,
+    tidemark: (file: string) => tidemark(...args(file)),
+    writes: true,
+    peer: { name: 'qemu-img bitmap', command: (file: string) => qemuImg(...args(file)), writes: true },
+    check: (_: Gallery, { image: ours, afterPeer }: { image: string; afterPeer: string | undefined }) => {
+      if (afterPeer !== undefined) sameDirty(ours, afterPeer)
+    },
+    target: { share, peakBytes: 100 * MB },
+  })),
+)
 
 export const processBenchmarks: readonly ProcessBenchmark[] = [
   {
@@ -210,6 +239,7 @@ export const processBenchmarks: readonly ProcessBenchmark[] = [
     target: { share: 1 },
   },
   ...dumps,
+  ...edits,
 ]
 
 /** A fresh copy of an image, settled on disk so that its writing is not in the next one's time. */

@@ -13,6 +13,7 @@ export type BitmapImageName =
   | '16t-512m'
   | '16t-alternating'
   | '16t-31x512m'
+  | '1000-bitmaps'
   | '10000-bitmaps'
   | '65535-bitmaps'
 
@@ -54,6 +55,10 @@ const makers: Record<BitmapImageName, { virtualSize: number; bitmaps: () => Stre
   '16t-31x512m': {
     virtualSize: 16 * TiB,
     bitmaps: () => Array.from({ length: 31 }, (_, i) => mostlyHoles(`b${i}`)),
+  },
+  '1000-bitmaps': {
+    virtualSize: TiB,
+    bitmaps: () => [...many(998), clustered('a', 16), clustered('b', 16)],
   },
   '10000-bitmaps': { virtualSize: GiB, bitmaps: () => many(10_000) },
   '65535-bitmaps': { virtualSize: GiB, bitmaps: () => many(65_535) },
