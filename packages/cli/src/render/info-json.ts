@@ -2,6 +2,7 @@ import {
   type ChainLayer,
   extensionName,
   type Finding,
+  fullBackingName,
   type ImageInspection,
   type LuksDescription,
   type PersistentBitmap,
@@ -79,15 +80,6 @@ function backing(filename: string, { backingFile, backingFormat }: ImageInspecti
     'full-backing-filename': fullBackingName(filename, backingFile),
     ...(backingFormat === undefined ? {} : { 'backing-filename-format': backingFormat }),
   }
-}
-
-/**
- * As QEMU does (path_combine): a relative name goes behind the folder of the image that has it, as it is; absolute
- * ones and those with a protocol (a colon before any slash) stay.
- */
-function fullBackingName(filename: string, backingFile: string): string {
-  if (/^(\/|[^/]*:)/.test(backingFile)) return backingFile
-  return filename.slice(0, filename.lastIndexOf('/') + 1) + backingFile
 }
 
 const NSEC = 1_000_000_000n
