@@ -16,6 +16,7 @@ const runs = [
     ...['--libvirt-root', 'examples/webshop/libvirt'],
     ...['--map-source', `/var/lib/libvirt/images/webshop=${images}`],
   ],
+  ['bitmap', '--dry-run', '--add', '--merge', 'monday', `${images}/root.qcow2`, 'another'],
   ['info', `${images}/root.qcow2`],
 ]
 

@@ -6,6 +6,7 @@ Examples:
   tidemark info disk.qcow2
   tidemark map disk.qcow2 --bitmap monday --output json
   tidemark dump disk.qcow2 -o disk.raw
+  tidemark bitmap --add disk.qcow2 tuesday
   tidemark plan backup --domain web --incremental monday
 
 Exit statuses:
@@ -88,6 +89,32 @@ Exit statuses:
   63   the image uses something that is not supported
   64   usage error
   130  interrupted`
+
+export const bitmapHelp = `
+Takes what qemu-img bitmap takes. All the actions happen, in the order given, or
+none does. Whatever ends it, and when, every bitmap of the image is as it was or
+as it is to be; those not named are not touched. Meanwhile the image is locked
+as QEMU locks it: one that a VM uses is refused.
+
+NAME and SOURCE are the bitmaps that have these names by then: after --rename
+NAME is free for --add.
+
+Examples:
+  tidemark bitmap --add -g 64k disk.qcow2 monday
+  tidemark bitmap --disable disk.qcow2 monday
+  tidemark bitmap --add --merge monday --merge tuesday disk.qcow2 week
+  tidemark bitmap --merge b0 -b overlay.qcow2 -F qcow2 base.qcow2 b0
+  tidemark bitmap --disable --rename monday --add disk.qcow2 current
+  tidemark bitmap --dry-run --remove disk.qcow2 monday
+
+Exit statuses:
+  0    done
+  1    error: no such bitmap, or there is one already; in-use (inconsistent);
+       an image that cannot be edited, or that others use; no lock, no space.
+       Nothing was changed
+  63   the image uses something that is not supported
+  64   usage error
+  130  interrupted: all was done, which a warning says, or nothing was`
 
 export const planHelp = `
 Examples:

@@ -1,24 +1,26 @@
 import { describeError } from './errors.js'
 import { exitStatus } from './exit-status.js'
+import { Interruption } from './interruption.js'
 import { Output, type OutputFormat } from './output.js'
 import { buildProgram } from './program.js'
 
 const argv = process.argv.slice(2)
 
-process.on('SIGINT', () => process.exit(exitStatus.interrupted))
-process.on('SIGTERM', () => process.exit(128 + 15))
+const interruption = new Interruption(status => process.exit(status))
+process.on('SIGINT', () => interruption.come(exitStatus.interrupted))
+process.on('SIGTERM', () => interruption.come(128 + 15))
 // The terminal was closed. (nohup is no help: Node undoes it as it starts.)
-process.on('SIGHUP', () => process.exit(128 + 1))
+process.on('SIGHUP', () => interruption.come(128 + 1))
 
 run(argv).then(status => {
   // Not process.exit: what is still on its way to a pipe would be cut off.
-  process.exitCode = status
+  process.exitCode = interruption.status ?? status
 })
 
 async function run(args: readonly string[]): Promise<number> {
   const output = new Output(wantedFormat(args))
   try {
-    const status = await buildProgram(output).run(args)
+    const status = await buildProgram(output, interruption).run(args)
     await output.flush()
     return status
   } catch (error) {

@@ -1,12 +1,14 @@
 import { type LockTable, readLockTable } from '@tidemark/qcow2/node'
 import { Command, CommanderError, Option } from 'commander'
+import { type BitmapEditOptions, type BitmapStep, parseAddGranularity } from './bitmap/options.js'
 import type { DumpOptions } from './commands/dump.js'
 import type { InfoOptions } from './commands/info.js'
 import type { MapOptions } from './commands/map.js'
 import type { PlanBackupOptions } from './commands/plan-backup.js'
 import { UsageError } from './errors.js'
 import { exitStatus } from './exit-status.js'
-import { dumpHelp, generalHelp, infoHelp, mapHelp, planBackupHelp, planHelp } from './help.js'
+import { bitmapHelp, dumpHelp, generalHelp, infoHelp, mapHelp, planBackupHelp, planHelp } from './help.js'
+import type { Interruption } from './interruption.js'
 import type { Output } from './output.js'
 import { parseGranularity, parseSize } from './units.js'
 
@@ -20,7 +22,7 @@ export interface Program {
 /**
  * The command line: options, help, and which command runs. Commands are imported when they run, and not before.
  */
-export function buildProgram(output: Output): Program {
+export function buildProgram(output: Output, interruption: Interruption): Program {
   let status: number = exitStatus.ok
   const program = new Command('tidemark')
     .description(
@@ -114,6 +116,41 @@ export function buildProgram(output: Output): Program {
       ),
     )
 
+  const steps: BitmapStep[] = []
+  common(bitmapActions(program.command('bitmap'), steps))
+    .description(
+      "Change an image's bitmaps: all the actions in the order given, or none (as qemu-img bitmap).",
+    )
+    .argument('<file>', 'qcow2 image')
+    .argument('<name>', 'the bitmap that all of it is done to')
+    .option(
+      '-g, --granularity <size>',
+      'of --add; else the cluster size, from 4k to 64k',
+      parseAddGranularity,
+    )
+    .option('-b <file>', 'merge from this image')
+    .option('-F <format>', 'the format of -b FILE: qcow2')
+    .option('-f <format>', 'the format of FILE: qcow2')
+    .addOption(new Option('--object <definition>').hideHelp())
+    .addOption(new Option('--image-opts').hideHelp())
+    .option('--dry-run', 'print what would be written, and write nothing')
+    .option('--unsafe-no-lock', 'go on where no lock can be had: nothing may start to use the image')
+    .addOption(
+      new Option('-U, --force-share', 'with --dry-run: plan although a running QEMU holds the image'),
+    )
+    .addHelpText('after', bitmapHelp)
+    .action(
+      ends(async (file: string, name: string, options: Omit<BitmapEditOptions, 'steps'>) =>
+        (await import('./commands/bitmap.js')).bitmap(
+          file,
+          name,
+          { ...options, steps },
+          interruption,
+          output,
+        ),
+      ),
+    )
+
   const plan = common(program.command('plan'))
     .description('Plan work on checkpoints; changes nothing.')
     .addHelpText('after', planHelp)
@@ -170,6 +207,25 @@ export function buildProgram(output: Output): Program {
   }
 }
 
+/** One option each, collected in the order of the command line: commander would keep the last value of each. */
+function bitmapActions(command: Command, steps: BitmapStep[]): Command {
+  const actions = {
+    add: 'a new bitmap, clear, that records',
+    remove: 'take it away',
+    clear: 'let it mark nothing',
+    enable: 'let it record when a VM runs',
+    disable: 'let it keep what it has, and record no more',
+  } as const
+  for (const [action, text] of Object.entries(actions)) {
+    command.option(`--${action}`, text)
+    command.on(`option:${action}`, () => steps.push({ action: action as keyof typeof actions }))
+  }
+  command.option('--merge <source>', 'add what this bitmap marks; repeatable')
+  command.on('option:merge', (source: string) => steps.push({ action: 'merge', source }))
+  command.option('--rename <new>', 'give it another name; what follows finds it by that one alone')
+  return command.on('option:rename', (to: string) => steps.push({ action: 'rename', to }))
+}
+
 /** The kernel takes some 10 ms over the lock table: as long as Node over a command's code, so both at once. */
 function withLocks(run: (locks: Promise<LockTable>) => Promise<number>): Promise<number> {
   return run(readLockTable())
@@ -180,7 +236,7 @@ function usageMessage(error: CommanderError, args: readonly string[]): string {
   if (error.code === 'commander.help') {
     return args.includes('plan')
       ? 'plan what? There is: plan backup (see tidemark plan --help)'
-      : 'which command? There are: info, map, dump, plan (see tidemark --help)'
+      : 'which command? There are: info, map, dump, plan, bitmap (see tidemark --help)'
   }
   const [what = '', ...hints] = error.message.replace(/^error: /, '').split('\n')
   const hint = hints.join(' ').replace(/^\(Did you mean (.*)\?\)$/, "; did you mean '$1'?")

@@ -4,7 +4,7 @@ import { planArgs, top } from './webshop.js'
 
 /** Arguments and what the message must say. */
 const mistakes: readonly (readonly [string, readonly string[], string])[] = [
-  ['no command', [], 'info, map, dump, plan'],
+  ['no command', [], 'info, map, dump, plan, bitmap'],
   ['no command of a group', ['plan'], 'plan backup'],
   ['an unknown command', ['inof', 'x'], "unknown command 'inof'; did you mean 'info'?"],
   ['an unknown command of a group', ['plan', 'bakup'], "unknown command 'bakup'; did you mean 'backup'?"],
@@ -67,6 +67,34 @@ const mistakes: readonly (readonly [string, readonly string[], string])[] = [
     size =>
       [`--granularity ${size}`, ['map', 'x', '--bitmap', 'b', '--granularity', size], 'granularity'] as const,
   ),
+  ['bitmap: no action', ['bitmap', bin, 'b'], 'at least one of --add, --remove, --clear'],
+  ['bitmap: no bitmap', ['bitmap', '--add', bin], "missing required argument 'name'"],
+  ['bitmap: an empty name', ['bitmap', '--add', bin, ''], 'the name of the bitmap is empty'],
+  ['bitmap: no image', ['bitmap', '--add', '', 'b'], 'the name of the image is empty'],
+  ['bitmap: three names', ['bitmap', '--add', bin, 'b', 'c'], 'too many arguments'],
+  ['bitmap -g without --add', ['bitmap', '--remove', '-g', '64k', bin, 'b'], '-g is for --add'],
+  ['bitmap -b without --merge', ['bitmap', '--add', '-b', bin, bin, 'b'], '-b is the image that --merge'],
+  ['bitmap -b of nothing', ['bitmap', '--merge', 's', '-b', '', bin, 'b'], 'merge from is empty'],
+  ['bitmap -F without -b', ['bitmap', '--merge', 's', '-F', 'qcow2', bin, 'b'], '-F is the format of -b'],
+  ['bitmap of a raw image', ['bitmap', '--add', '-f', 'raw', bin, 'b'], '-f raw: only qcow2 images'],
+  [
+    'bitmap from a raw image',
+    ['bitmap', '--merge', 's', '-b', bin, '-F', 'raw', bin, 'b'],
+    '-F raw: only qcow2 images',
+  ],
+  ['bitmap --image-opts', ['bitmap', '--add', '--image-opts', bin, 'b'], '--image-opts is not supported'],
+  ['bitmap --object', ['bitmap', '--add', '--object', 'secret,id=s', bin, 'b'], '--object is not supported'],
+  ['bitmap -q, which qemu-img bitmap has not', ['bitmap', '--add', '-q', bin, 'b'], "unknown option '-q'"],
+  ['bitmap -U', ['bitmap', '--add', '-U', bin, 'b'], '-U is for --dry-run'],
+  [
+    'bitmap: no lock for a dry run',
+    ['bitmap', '--add', '--dry-run', '--unsafe-no-lock', bin, 'b'],
+    '--dry-run takes no lock',
+  ],
+  ['bitmap: an unknown action', ['bitmap', '--ad', bin, 'b'], "did you mean '--add'?"],
+  ...['100', '4G', '3k', '0x300', '-1', 'x', '64kB'].map(
+    size => [`bitmap -g ${size}`, ['bitmap', '--add', `-g${size}`, bin, 'b'], 'granularity'] as const,
+  ),
   ['no checkpoint', ['plan', 'backup', '--domain', 'x'], 'Give --incremental CHECKPOINT'],
   ['no domain', ['plan', 'backup', '--incremental', 'c'], 'Give --domain NAME, or --domain-xml FILE'],
   [
@@ -107,7 +135,7 @@ describe('usage errors are told on stderr, with status 64', () => {
 })
 
 describe('help', () => {
-  it.each([[[]], [['info']], [['map']], [['dump']], [['plan']], [['plan', 'backup']]])(
+  it.each([[[]], [['info']], [['map']], [['dump']], [['bitmap']], [['plan']], [['plan', 'backup']]])(
     '%j --help has examples and exit statuses, in 80 columns',
     async command => {
       const { status, stdout, stderr } = await tidemark([...command, '--help'])

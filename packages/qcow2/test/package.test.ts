@@ -123,6 +123,7 @@ describe('the exports', () => {
       'fileOpener',
       'nodeCodecs',
       'openFile',
+      'openWritableFile',
       'readLockTable',
       'readLocks',
     ])
@@ -131,6 +132,7 @@ describe('the exports', () => {
       'ImageLocks',
       'LockTable',
       'OpenFileOptions',
+      'OpenWritableFileOptions',
     ])
   })
 })

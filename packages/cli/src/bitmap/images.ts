@@ -1,0 +1,130 @@
+import { statSync } from 'node:fs'
+import {
+  findingToError,
+  type ImageInspection,
+  type ImageStorage,
+  inspectImage,
+  Qcow2Error,
+  type WritableStorage,
+} from '@tidemark/qcow2'
+import { openFile, openWritableFile, readLocks } from '@tidemark/qcow2/node'
+import { CommandError } from '../errors.js'
+import type { Output } from '../output.js'
+import type { BitmapEditOptions } from './options.js'
+
+/**
+ * Opens the image to be edited, and holds it. For a dry run it is opened for reading, no lock is taken, and what
+ * writes to it fails.
+ *
+ * @throws {CommandError} `lock-unavailable` with what to do about it, `image-locked`
+ */
+export async function openTarget(
+  file: string,
+  options: BitmapEditOptions,
+  output: Output,
+): Promise<WritableStorage> {
+  if (options.dryRun) {
+    const storage = await openFile(file, { blocking: true })
+    try {
+      await refuseWriter(file, options, output)
+      return readOnly(storage, statSync(file).isFile())
+    } catch (error) {
+      await storage.close()
+      throw error
+    }
+  }
+  try {
+    return await openWritableFile(file, { blocking: true })
+  } catch (error) {
+    const { code, details } = error as Partial<Qcow2Error>
+    if (code !== 'lock-unavailable') throw error
+    const why = String(details?.why)
+    if (options.unsafeNoLock) {
+      const storage = await openWritableFile(file, { blocking: true, lock: 'none' })
+      output.warn(`no lock is held on ${file} (${why}): a VM that starts now destroys what is written`)
+      return storage
+    }
+    throw new CommandError(
+      'lock-unavailable',
+      `${file} cannot be locked against a VM that starts meanwhile: ${why}. ` +
+        'Install koffi (npm install koffi), or give --unsafe-no-lock when no VM can be using the image',
+      { ...details },
+    )
+  }
+}
+
+/**
+ * Opens the image that bitmaps are merged from, for reading; undefined where it is the target itself.
+ *
+ * @throws {Qcow2Error} for an image whose bitmaps cannot be relied on
+ */
+export async function openSource(
+  file: string,
+  target: ImageStorage,
+  options: BitmapEditOptions,
+  output: Output,
+): Promise<ImageInspection | undefined> {
+  const storage = await openFile(file, { blocking: true })
+  try {
+    if (storage.identity === target.identity) {
+      await storage.close()
+      return undefined
+    }
+    await refuseWriter(file, options, output)
+    const image = await inspectImage(storage)
+    const broken = image.findings.find(
+      // One malformed entry does no harm to the others.
+      ({ severity, structure }) => severity === 'error' && structure !== 'bitmap directory entry',
+    )
+    if (broken !== undefined) throw findingToError(file, broken)
+    if (image.bitmapDirectory?.stale) {
+      throw new Qcow2Error(
+        'bitmaps-stale',
+        `the bitmaps of ${file} are stale: a program that does not know bitmaps wrote to it`,
+        { image: file },
+      )
+    }
+    return image
+  } catch (error) {
+    await storage.close()
+    throw error
+  }
+}
+
+async function refuseWriter(file: string, { forceShare }: BitmapEditOptions, output: Output): Promise<void> {
+  const { writer, known } = await readLocks(file)
+  if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${file} is not known`)
+  if (!writer) return
+  if (!forceShare) {
+    throw new CommandError(
+      'image-locked',
+      `${file}: another process (a running VM?) has it open for writing`,
+      {
+        image: file,
+        use: 'written',
+      },
+    )
+  }
+  output.warn(`${file} is in use by a writer: what is planned may be wrong by then, and it will be refused`)
+}
+
+function readOnly(storage: ImageStorage, resizable: boolean): WritableStorage {
+  const refuse = async () => {
+    throw new Error('a dry run writes nothing')
+  }
+  const { nearBytes, allocatedBytes } = storage
+  return {
+    name: storage.name,
+    size: storage.size,
+    identity: storage.identity,
+    ...(nearBytes === undefined ? {} : { nearBytes }),
+    ...(allocatedBytes === undefined ? {} : { allocatedBytes }),
+    resizable,
+    readInto: (target, offset, options) => storage.readInto(target, offset, options),
+    close: () => storage.close(),
+    writeFrom: refuse,
+    flush: refuse,
+    resize: refuse,
+    discard: refuse,
+  }
+}
