@@ -1,6 +1,14 @@
 // Locks on files opened for writing: who may be beside whom, in both directions, as QEMU has it.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, openSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { constants } from 'node:os'
 import {
@@ -551,7 +559,8 @@ describe.skipIf(!linux)('the calls', () => {
     const file = dir.file('fake')
     writeFileSync(file, '')
     const outcome = await openWritableFile(file, { lock }).then(
-      storage => storage.close().then(() => 'opened'),
+      storage =>
+        storage.close().then(() => (storage.size === 0 ? 'opened' : `opened, ${storage.size} bytes`)),
       error => error,
     )
     return { outcome, log }
@@ -571,6 +580,15 @@ describe.skipIf(!linux)('the calls', () => {
       '?write 201',
       '?write 203',
     ])
+  })
+
+  it('the size is what the one before left', async () => {
+    const { outcome } = await withLocks(name => {
+      if (name === 'set') return 0
+      truncateSync(dir.file('fake'), 65536)
+      return F_UNLCK
+    }, 'required')
+    expect(outcome).toBe('opened, 65536 bytes')
   })
 
   it('one who is seen only then: all is given back', async () => {

@@ -637,6 +637,13 @@ describe('what the kernel may do', () => {
     },
   )
 
+  it('what is neither file nor block device is not even opened', async () => {
+    const opened = vi.fn()
+    const open = await withFs({ open: opened })
+    await expect(open('/dev/zero')).rejects.toMatchObject({ code: 'read-failed' })
+    expect(opened).not.toHaveBeenCalled()
+  })
+
   it('a changed size is flushed with all that belongs to the file', async () => {
     const calls: string[] = []
     const sync = (name: string) => (_: number, done: Done) => {
