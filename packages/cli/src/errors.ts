@@ -44,14 +44,15 @@ export function describeError(error: unknown): ShownError {
     const message = `${error.stack ?? error.message}\nThis is a fault in tidemark: please report it.`
     return { code: 'internal', message, details: {}, status: exitStatus.error }
   }
-  const hint = hints[code]
+  const hint = hints[code] ?? hints[String((details as { reason?: unknown } | undefined)?.reason)]
   const message = hint === undefined ? known.message : `${known.message} (${hint})`
   return { ...known, message, code, status: statusOf(code) }
 }
 
-/** Options that the packages below know nothing of. */
+/** Options, and other programs, that the packages below know nothing of; by the error's code, or its reason. */
 const hints: Readonly<Record<string, string>> = {
   'passphrase-missing': 'give --passphrase-file FILE, or - for standard input',
+  'stale-bitmaps': 'qemu-img check -r leaks FILE drops them',
 }
 
 function statusOf(code: string): ExitStatus {
