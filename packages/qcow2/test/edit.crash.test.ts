@@ -109,6 +109,51 @@ describe('an edit that is cut off', () => {
     expect(tally.new).toBeGreaterThan(500)
   })
 
+  it('with several refcount blocks that are new, and count each other', async () => {
+    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    const add = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ action: 'add' as const, name: `n${i}`, granularity: 512 }))
+    // 64 clusters for each block.
+    for (const [count, clusterBits] of [
+      [150, 9],
+      [40, 9],
+    ] as const) {
+      const { bytes } = buildQcow2({ virtualSize: 2 ** 20, clusterBits, refcountOrder: 6 })
+      await survives(bytes, add(count), new Random(`blocks ${count}`), tally)
+    }
+    expect(tally.old).toBeGreaterThan(300)
+    expect(tally.new).toBeGreaterThan(2)
+  })
+
+  it('where the backing file’s name follows the extensions at once, without an END, or is empty', async () => {
+    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    for (const name of ['/base/image.qcow2', '']) {
+      const { bytes } = buildQcow2({
+        virtualSize: 2 ** 20,
+        clusterBits: 12,
+        backingFile: '/base/image.qcow2',
+      })
+      const view = new DataView(bytes.buffer)
+      const at = view.getUint32(100)
+      // The name right behind the header: no extension, no END.
+      bytes.fill(0, at, 512)
+      bytes.set(new TextEncoder().encode(name), at)
+      view.setBigUint64(8, BigInt(at))
+      view.setUint32(16, name.length)
+      const image = await inspectImage(memoryStorage(bytes))
+      expect(image.findings).toEqual([])
+      const after = await survives(
+        bytes,
+        [{ action: 'add', name: 'a', granularity: 4096 }],
+        new Random(name),
+        tally,
+        qemuTakes,
+      )
+      expect((await inspectImage(memoryStorage(after))).backingFile).toBe(image.backingFile)
+    }
+    expect(tally.new).toBeGreaterThan(2)
+  })
+
   describe.skipIf(peers.skip)(`in images that QEMU made${peers.label}`, () => {
     it.each([0, 1, 2])('random actions, part %d', async part => {
       const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }

@@ -14,6 +14,8 @@ const signatures: readonly { format: string; offset: number; bytes: readonly num
   { format: 'qed', offset: 0, bytes: [...ascii('QED'), 0] },
   { format: 'vdi', offset: 64, bytes: [0x7f, 0x10, 0xda, 0xbe] },
   { format: 'parallels', offset: 0, bytes: ascii('WithoutFreeSpace') },
+  // What QEMU itself writes.
+  { format: 'parallels', offset: 0, bytes: ascii('WithouFreSpacExt') },
 ]
 
 /** Tells a format by its first bytes, as qemu-img does; what nothing claims is `raw`. */

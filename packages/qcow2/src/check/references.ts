@@ -1,7 +1,7 @@
 import type { BitmapEngine } from '@tidemark/bitmap-wasm'
 import { createTableDecoder, tableRunKinds } from '@tidemark/bitmap-wasm'
 import type { PersistentBitmap } from '../bitmaps/directory.js'
-import { CorruptImageError, hex } from '../errors.js'
+import { CorruptImageError, hex, UnsupportedFeatureError } from '../errors.js'
 import { fieldsOf } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { readRefcountTable } from '../format/refcounts.js'
@@ -17,10 +17,14 @@ export interface ReferenceMap {
   readonly used: ClusterBits
   /** Of them, those that bitmaps refer to, and nothing else does: directory, tables, data. */
   readonly bitmapClusters: number
+  /** Bitmaps in use whose tables are damaged: what they refer to is not for sure their own. QEMU does not read them. */
+  readonly doubtful: ReadonlySet<PersistentBitmap>
 }
 
 const WINDOW_BYTES = 64 * 1024
 const TABLE_WINDOW_ENTRIES = 4096
+/** A bit for each takes 512 MiB. */
+const MAX_CLUSTERS = 2 ** 32
 const INVALID = tableRunKinds.indexOf('invalid')
 const DATA = tableRunKinds.indexOf('data')
 
@@ -40,7 +44,8 @@ export async function mapReferences(
 ): Promise<ReferenceMap> {
   const walk = new Walk(image, engine, options)
   await walk.all()
-  return { clusters: walk.used.size, used: walk.used, bitmapClusters: walk.bitmapClusters }
+  const { used, bitmapClusters, doubtful } = walk
+  return { clusters: used.size, used, bitmapClusters, doubtful }
 }
 
 interface Place {
@@ -53,6 +58,7 @@ interface Place {
 class Walk {
   readonly used: ClusterBits
   bitmapClusters = 0
+  readonly doubtful = new Set<PersistentBitmap>()
   readonly #image: ImageInspection
   readonly #engine: BitmapEngine
   readonly #options: ReadOptions
@@ -68,6 +74,9 @@ class Walk {
     this.#clusterSize = image.clusterSize
     this.#fileBytes = image.storage.size
     const clusters = Math.ceil(this.#fileBytes / this.#clusterSize)
+    if (clusters > MAX_CLUSTERS) {
+      throw new UnsupportedFeatureError(image.storage.name, `a file of more than ${MAX_CLUSTERS} clusters`)
+    }
     this.used = new ClusterBits(clusters)
     this.#walked = new ClusterBits(clusters)
   }
@@ -157,7 +166,14 @@ class Walk {
     if (directorySize > 0) {
       this.#own(directoryOffset, directorySize, { structure: 'bitmaps extension', at: directoryOffset })
     }
-    for (const bitmap of directory.bitmaps) await this.#bitmap(bitmap, directoryOffset)
+    for (const bitmap of directory.bitmaps) {
+      try {
+        await this.#bitmap(bitmap, directoryOffset)
+      } catch (error) {
+        if (!bitmap.inUse || !(error instanceof CorruptImageError)) throw error
+        this.doubtful.add(bitmap)
+      }
+    }
   }
 
   async #bitmap(bitmap: PersistentBitmap, directoryOffset: number): Promise<void> {
@@ -169,7 +185,11 @@ class Walk {
     try {
       const geometry = {
         clusterBits: header.clusterBits,
-        bitmapBytes: tableSize * this.#clusterSize,
+        // The file may end within the last one's cluster, behind its last bit.
+        bitmapBytes:
+          Math.ceil(bitmap.bitmapBytes / this.#clusterSize) === tableSize
+            ? bitmap.bitmapBytes
+            : tableSize * this.#clusterSize,
         fileBytes: storage.size,
       }
       const decoder = createTableDecoder(this.#engine, geometry, TABLE_WINDOW_ENTRIES)

@@ -12,6 +12,7 @@ import { ClusterSet } from './cluster-set.js'
 import type { Codecs, SectorCipher } from './codecs.js'
 import { TableCache, untilAborted } from './table-cache.js'
 
+const MAX_LUKS_BYTES = 32 * 1024 * 1024
 /** QEMU's limit for any L1 table. */
 const MAX_L1_BYTES = 32 * 1024 * 1024
 
@@ -200,7 +201,8 @@ function metadataOf(
   const luks = extensions.findLast(({ magic }) => magic === extensionMagic.luksHeader)
   if (image.encrypted && luks !== undefined) {
     const pointer = fieldsOf(luks.data)
-    add(pointer.u64(0), pointer.u64(8))
+    // Header and key material are some MiB, whatever the pointer claims.
+    add(pointer.u64(0), Math.min(pointer.u64(8), MAX_LUKS_BYTES))
   }
   const entries = l1.entries.byteLength / 8
   const all = new Float64Array(starts.length + blocks.length + entries)

@@ -157,7 +157,8 @@ class State {
     if (nameBytes.byteLength === 0) throw invalid('a name has at least one byte')
     if (nameBytes.byteLength > MAX_NAME_BYTES) throw invalid(`a name has at most ${MAX_NAME_BYTES} bytes`)
     if (nameBytes.includes(0)) throw invalid('QEMU takes what precedes a NUL for the whole')
-    if (this.bitmaps.some(each => sameBytes(each.nameBytes, nameBytes))) {
+    // QEMU takes what precedes a NUL for the whole: two of such names, and it does not open the image.
+    if (this.bitmaps.some(each => sameBytes(untilNul(each.nameBytes), nameBytes))) {
       throw new Qcow2Error('bitmap-exists', `${details.image} has a bitmap '${name}' already`, details)
     }
     return nameBytes
@@ -176,6 +177,7 @@ class State {
     if (!(Number.isInteger(granularityBits) && granularityBits >= 9 && granularityBits <= 31)) {
       throw invalid(`a granularity of ${granularity} bytes is not a power of two from 512 bytes to 2 GiB`)
     }
+    if (this.#image.virtualSize === 0) throw invalid('the disk has no bytes')
     const bytes = bitmapBytes(this.#image.virtualSize, granularityBits)
     const entries = Math.ceil(bytes / this.#image.clusterSize)
     if (entries * this.#image.clusterSize > MAX_BITMAP_BYTES || entries > MAX_TABLE_ENTRIES) {
@@ -252,6 +254,11 @@ export function directoryBytes(image: ImageInspection, bitmaps: readonly FutureB
       bytes,
     },
   )
+}
+
+function untilNul(name: Uint8Array): Uint8Array {
+  const nul = name.indexOf(0)
+  return nul < 0 ? name : name.subarray(0, nul)
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {

@@ -7,7 +7,7 @@ import { changedMeanwhile, clusterContents, fate } from './bits.js'
 import { type EditPlan, type EditWrite, putRefcount } from './plan.js'
 
 const SECTOR = 512
-/** What free clusters held is put back after a failure, up to so much: they are nobody's. */
+/** What free clusters held is put back after a failure, up to so much: they are nobody's. Metadata always are. */
 const MAX_UNDO_BYTES = 64 * 1024 * 1024
 
 /**
@@ -31,7 +31,14 @@ export async function execute(
       if (!switching) options.signal?.throwIfAborted()
       switching ||= name === 'header'
       for (const write of writes)
-        await carryOut(image, write, engine, switching ? undefined : undo, switching ? {} : options)
+        await carryOut(
+          image,
+          write,
+          name === 'clusters',
+          engine,
+          switching ? undefined : undo,
+          switching ? {} : options,
+        )
       await storage.flush()
       undo.barrier()
     }
@@ -63,6 +70,7 @@ async function discard(
 async function carryOut(
   image: ImageInspection & { readonly storage: WritableStorage },
   write: EditWrite,
+  free: boolean,
   engine: BitmapEngine,
   undo: Undo | undefined,
   options: ReadOptions,
@@ -72,7 +80,7 @@ async function carryOut(
     case 'grow':
       return storage.resize(write.bytes)
     case 'bytes':
-      await undo?.keep(write.offset, write.bytes.byteLength)
+      await undo?.keep(write.offset, write.bytes.byteLength, free)
       return storage.writeFrom(write.bytes, write.offset)
     case 'bits':
       return writeBits(image, write, engine, undo, options)
@@ -96,7 +104,7 @@ async function writeBits(
     // What was all clear when the plan was made, and no longer is, has no place.
     if (plan.fates[index] !== fate.written) throw changedMeanwhile(image, bitmap.name)
     const offset = offsets[next++]!
-    await undo?.keep(offset, content.byteLength)
+    await undo?.keep(offset, content.byteLength, true)
     await image.storage.writeFrom(content, offset)
   }
   if (plan.fates.some((each, i) => (each === fate.zeros) === (seen[i] === 1))) {
@@ -125,7 +133,7 @@ async function writeRefcounts(
     for (; i < clusters.length && clusters[i]! < first + perSector; i++) {
       putRefcount(bytes, clusters[i]! - first, header.refcountOrder, value)
     }
-    await undo?.keep(offset, SECTOR)
+    await undo?.keep(offset, SECTOR, false)
     await storage.writeFrom(bytes, offset)
   }
 }
@@ -153,10 +161,11 @@ class Undo {
     this.#size = storage.size
   }
 
-  async keep(offset: number, length: number): Promise<void> {
+  /** What is there now. @param free it is of a cluster that nobody refers to */
+  async keep(offset: number, length: number, free: boolean): Promise<void> {
     const there = Math.min(length, this.#size - offset)
-    if (there <= 0 || this.#bytes + there > MAX_UNDO_BYTES) return
-    this.#bytes += there
+    if (there <= 0 || (free && this.#bytes + there > MAX_UNDO_BYTES)) return
+    if (free) this.#bytes += there
     this.#steps.at(-1)!.push({ offset, bytes: await readBytes(this.#storage, offset, there) })
   }
 

@@ -29,13 +29,13 @@ export const RETIRED_MAGIC = 0x746d7064
  * The writes that make a new directory the image's own, each within one sector of 512 bytes and made to last before
  * the next: whatever comes between, the image has its old bitmaps or its new ones.
  *
- * @param backingName its bytes as they stand in cluster 0; empty without
+ * @param start cluster 0, as it is now
  * @throws {Qcow2Error} `no-space` where cluster 0 has no room for the extension
  */
 export function planSwitch(
   image: ImageInspection,
   directory: NewDirectory | undefined,
-  backingName: Uint8Array,
+  start: Uint8Array,
 ): HeaderWrite[] {
   const extension = image.extensions.findLast(({ magic }) => magic === extensionMagic.bitmaps)
   const flags = image.header.autoclearFeatures
@@ -46,7 +46,7 @@ export function planSwitch(
   if (directory !== undefined && extension !== undefined) {
     return [...writes, ...replaced(extension.offset, extension.data, directory, known)]
   }
-  if (directory !== undefined) return [...writes, ...added(image, directory, known, backingName)]
+  if (directory !== undefined) return [...writes, ...added(image, directory, known, start)]
   if (extension !== undefined) {
     const last = image.extensions.at(-1) === extension
     return [
@@ -88,9 +88,13 @@ function added(
   image: ImageInspection,
   directory: NewDirectory,
   flags: bigint,
-  backingName: Uint8Array,
+  start: Uint8Array,
 ): HeaderWrite[] {
   const { header, clusterSize, extensions } = image
+  const backingName = start.subarray(
+    header.backingFileOffset,
+    header.backingFileOffset === 0 ? 0 : header.backingFileOffset + header.backingFileSize,
+  )
   const on = setAutoclear('the bitmaps hold (autoclear bit 0)', flags | autoclear.bitmaps)
   const retired = extensions.find(({ magic, data }) => magic === RETIRED_MAGIC && data.byteLength === 24)
   if (retired !== undefined) {
@@ -109,19 +113,32 @@ function added(
   const end = at + EXTENSION_BYTES + 8
   const writes: HeaderWrite[] = []
   let limit = clusterSize
-  if (backingName.byteLength > 0) {
-    const { backingFileOffset: from, backingFileSize: length } = header
-    if (from < end) {
-      // Behind itself, so that it is there twice before anybody looks for it there.
-      const to = Math.ceil(Math.max(end, from + length) / 8) * 8
-      if (to + length > clusterSize) throw noRoom(image)
-      writes.push(
-        { what: "the backing file's name, once more", offset: to, bytes: backingName },
-        { what: 'the header names the copy', offset: BACKING_OFFSET_AT, bytes: u64(to) },
-      )
-      limit = to
-    } else limit = from
-  }
+  // QEMU looks for extensions up to where a name begins, even an empty one.
+  const from: number = header.backingFileOffset
+  if (from !== 0 && from < end) {
+    // Behind itself, so that it is there twice before anybody looks for it there.
+    const to = Math.ceil(Math.max(end, from + backingName.byteLength) / 8) * 8
+    if (to + backingName.byteLength > clusterSize) throw noRoom(image)
+    if (backingName.byteLength > 0) {
+      writes.push({ what: "the backing file's name, once more", offset: to, bytes: backingName })
+    }
+    if (from >= at + 8)
+      writes.push({ what: 'the header names the copy', offset: BACKING_OFFSET_AT, bytes: u64(to) })
+    else {
+      // The extensions end where the name begins, without an END: that has to be there as soon as the name is not.
+      const bytes = new Uint8Array(at + 8 - BACKING_OFFSET_AT)
+      bytes.set(start.subarray(BACKING_OFFSET_AT, at))
+      bytes.set(u64(to))
+      const write = {
+        what: 'the header names the copy, and the extensions end',
+        offset: BACKING_OFFSET_AT,
+        bytes,
+      }
+      if (!oneSector(write)) throw noRoom(image)
+      writes.push(write)
+    }
+    limit = to
+  } else if (from !== 0) limit = from
   if (end > limit || at % 8 !== 0) throw noRoom(image)
   const bytes = new Uint8Array(EXTENSION_BYTES + 8)
   bytes.set(u32(extensionMagic.bitmaps))

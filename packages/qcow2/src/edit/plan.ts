@@ -87,7 +87,8 @@ export function mustBeEditable(image: ImageInspection): void {
   if (bitmapDirectory?.stale) {
     throw refuse(
       'stale-bitmaps',
-      'its bitmaps are stale: a program that does not know them wrote to it, and they have to be dropped first',
+      'its bitmaps are stale: a program that does not know them wrote to it. QEMU drops them when it next opens it for ' +
+        'writing (qemu-img check -r leaks)',
     )
   }
   const broken = findings.find(({ severity }) => severity === 'error')
@@ -191,7 +192,8 @@ class Planner {
     }
     const remaining = new Set(this.#bitmaps.map(({ origin }) => origin))
     for (const origin of image.bitmapDirectory?.bitmaps ?? []) {
-      if (!remaining.has(origin)) await this.#freeTable(origin, undefined)
+      // What a damaged table of one in use refers to may be others': it leaks rather than that.
+      if (!remaining.has(origin) && !references.doubtful.has(origin)) await this.#freeTable(origin, undefined)
     }
     const directory = await this.#placeDirectory(allocator, placed)
     const old = image.bitmapDirectory?.extension
@@ -216,13 +218,13 @@ class Planner {
       existing.length === 0
         ? []
         : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }]
-    const name = await this.#backingName()
+    const start = await this.#cluster0()
     const released = [...this.#freed].sort((a, b) => a - b)
     const steps: EditStep[] = [
       // In one: until the table or the header refers to them they are nobody's, counted or not.
       { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures, ...counts] },
       { name: 'refcount table', writes: table },
-      ...planSwitch(image, directory, name).map(
+      ...planSwitch(image, directory, start).map(
         (write): EditStep => ({ name: 'header', writes: [{ kind: 'bytes', ...write }] }),
       ),
       {
@@ -370,27 +372,30 @@ class Planner {
         bytes,
       })
     }
-    const entry = (cluster: number) => {
-      const bytes = new Uint8Array(8)
-      putU64(new DataView(bytes.buffer), 0, cluster * this.#clusterSize)
-      return bytes
-    }
+    if (newBlocks.size === 0) return { structures, table: [] }
+    const before = await readRefcountTable(storage, header, this.#options)
     if (newTable === undefined) {
-      const table = [...newBlocks].map(
-        ([block, cluster]): EditWrite => ({
-          kind: 'bytes',
-          what: `refcount table entry ${block}`,
-          offset: header.refcountTableOffset + block * 8,
-          bytes: entry(cluster),
-        }),
-      )
-      return { structures, table }
+      // All of them in one write, within one sector: one may count the cluster that another is in.
+      const first = Math.min(...newBlocks.keys())
+      const last = Math.max(...newBlocks.keys())
+      const bytes = new Uint8Array((last - first + 1) * 8)
+      const view = new DataView(bytes.buffer)
+      for (let block = first; block <= last; block++) {
+        const cluster = newBlocks.get(block)
+        putU64(
+          view,
+          (block - first) * 8,
+          cluster === undefined ? before[block]! : cluster * this.#clusterSize,
+        )
+      }
+      const what =
+        first === last ? `refcount table entry ${first}` : `refcount table entries ${first} to ${last}`
+      const offset = header.refcountTableOffset + first * 8
+      return { structures, table: [{ kind: 'bytes', what, offset, bytes }] }
     }
     const bytes = new Uint8Array(newTable.clusters * this.#clusterSize)
     const view = new DataView(bytes.buffer)
-    for (const [i, offset] of (await readRefcountTable(storage, header, this.#options)).entries()) {
-      putU64(view, i * 8, offset)
-    }
+    for (const [i, offset] of before.entries()) putU64(view, i * 8, offset)
     for (const [block, cluster] of newBlocks) putU64(view, block * 8, cluster * this.#clusterSize)
     const offset = newTable.first * this.#clusterSize
     structures.push({ kind: 'bytes', what: 'a longer refcount table', offset, bytes })
@@ -405,20 +410,18 @@ class Planner {
     }
   }
 
-  async #backingName(): Promise<Uint8Array> {
+  async #cluster0(): Promise<Uint8Array> {
     const { header, storage, clusterSize } = this.#image
-    const { backingFileOffset, backingFileSize } = header
-    if (backingFileOffset === 0 || backingFileSize === 0) return new Uint8Array()
-    if (backingFileOffset + backingFileSize > Math.min(clusterSize, storage.size)) {
-      throw new CorruptImageError(storage.name, {
-        structure: 'header',
-        field: 'backing_file_offset',
-        offset: 8,
-        expected: 'a name within cluster 0',
-        found: String(backingFileOffset),
-      })
-    }
-    return readBytes(storage, backingFileOffset, backingFileSize, this.#options)
+    const bytes = new Uint8Array(clusterSize)
+    await storage.readInto(bytes.subarray(0, Math.min(clusterSize, storage.size)), 0, this.#options)
+    if (header.backingFileOffset + header.backingFileSize <= clusterSize) return bytes
+    throw new CorruptImageError(storage.name, {
+      structure: 'header',
+      field: 'backing_file_offset',
+      offset: 8,
+      expected: 'a name within cluster 0',
+      found: String(header.backingFileOffset),
+    })
   }
 }
 

@@ -7,6 +7,8 @@ import type { Allocator } from './allocator.js'
 /** QEMU's limit (QCOW_MAX_REFTABLE_SIZE). */
 const MAX_TABLE_BYTES = 8 * 1024 * 1024
 
+const SECTOR = 512
+
 /** How the refcounts of new clusters are written. Cluster numbers. */
 export interface RefcountPlan {
   /** All that are taken: those asked for, and what counting them takes. */
@@ -29,6 +31,8 @@ export async function planRefcounts(
   const newBlocks = new Map<number, number>()
   let newTable: { first: number; clusters: number } | undefined
   const entriesPerCluster = clusterSize / 8
+  const entriesPerSector = SECTOR / 8
+  const firstSector = () => Math.floor(Math.min(...newBlocks.keys()) / entriesPerSector)
   // Blocks and table are counted too, which may take more of them.
   for (let i = 0; i < taken.length; i++) {
     const block = Math.floor(taken[i]! / refcounts.clustersPerBlock)
@@ -38,9 +42,13 @@ export async function planRefcounts(
       taken.push(cluster!)
     }
     const entries = (newTable?.clusters ?? header.refcountTableClusters) * entriesPerCluster
-    if (block < entries) continue
+    // New blocks may count each other: their entries must come into force at once. Within a sector one write does that,
+    // else a new table, which the header names.
+    const apart =
+      newTable === undefined && newBlocks.has(block) && Math.floor(block / entriesPerSector) !== firstSector()
+    if (block < entries && !apart) continue
     // As much again by half, so that it need not grow for each cluster.
-    const size = Math.ceil(((block + 1) * 1.5) / entriesPerCluster)
+    const size = Math.max(Math.ceil(((block + 1) * 1.5) / entriesPerCluster), header.refcountTableClusters)
     if (size * clusterSize > MAX_TABLE_BYTES) {
       throw new Qcow2Error('no-space', `${storage.name}: its refcount table is as long as QEMU takes it`, {
         image: storage.name,
