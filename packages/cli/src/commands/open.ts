@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { type ChainLayer, closeChain, type OpenChainOptions, openChain, Qcow2Error } from '@tidemark/qcow2'
 import { fileOpener, type LockTable, readLocks } from '@tidemark/qcow2/node'
 import { CommandError, UsageError } from '../errors.js'
@@ -56,10 +57,14 @@ export async function withChain<T>(
     },
   )
   try {
-    for (const { filename, storage, format } of layers) {
+    for (const { filename, storage, format, inspection } of layers) {
       // A raw image has no metadata that could be torn: qemu-img info and map take it, convert does not.
       if (storage !== undefined && (format !== 'raw' || options.reads === 'data')) {
         await refuseWriter(filename, options, output)
+      }
+      // Where the guest's data are is what a writer has open too. That it is missing is told where it is opened.
+      if (options.reads === 'data' && inspection?.dataFile && existsSync(inspection.dataFile)) {
+        await refuseWriter(inspection.dataFile, options, output)
       }
     }
     return await use(layers.map(layer => withHint(layer, options)) as [ChainLayer, ...ChainLayer[]])

@@ -34,7 +34,7 @@ export interface FileTargetOptions {
  */
 export function fileTarget(path: string, { size, before, sync }: FileTargetOptions): DumpTarget {
   const folder = dirname(path)
-  const temporary = join(folder, `.${basename(path).slice(0, 100)}.${randomBytes(6).toString('hex')}.part`)
+  const temporary = join(folder, shortName(path))
   const failed = (cause: unknown) => writeError(path, cause)
   let fd: number
   try {
@@ -84,6 +84,15 @@ export function fileTarget(path: string, { size, before, sync }: FileTargetOptio
     },
     discard,
   }
+}
+
+/** A name has 255 bytes at most, whatever its characters take. */
+function shortName(path: string): string {
+  const name = Buffer.from(basename(path))
+    .subarray(0, 100)
+    .toString('latin1')
+    .replace(/[^ -~]/g, '_')
+  return `.${name}.${randomBytes(6).toString('hex')}.part`
 }
 
 function keepOwner(fd: number, { uid, gid, mode }: Stats): void {

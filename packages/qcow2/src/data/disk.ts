@@ -6,10 +6,13 @@ import type { ClusterRun } from './cluster-map.js'
 import type { Codecs } from './codecs.js'
 import { type DiskLayer, qcow2Layer, rawLayer } from './layer.js'
 import { libraryCodecs } from './library-codecs.js'
+import { Turns } from './turns.js'
 
 const TABLE_CACHE_BYTES = 8 * 1024 * 1024
 /** Pieces that lie near each other are read together, but for so many bytes at most. */
 const MAX_JOINED_BYTES = 1024 * 1024
+/** Extents told at once, of files with many holes. */
+const CHUNK = 1024
 /** Reads on their way at the same time. */
 const PARALLEL = 8
 
@@ -245,7 +248,9 @@ class LayeredDisk implements GuestDisk {
         if (run.kind !== 'unallocated') {
           // A hole of an encrypted file is not zeros: it is deciphered like anything else.
           if (run.kind === 'data' && !layer.encrypted && (await layer.looksForHoles(options))) {
-            await tellStored(run, layer, depth, chunk)
+            if (chunk.length > 0) yield chunk
+            chunk = []
+            yield* tellStored(run, layer, depth, options)
           } else chunk.push(told(run, depth, layer.encrypted))
           continue
         }
@@ -287,13 +292,15 @@ function told(run: Exclude<ClusterRun, { kind: 'unallocated' }>, depth: number, 
 }
 
 /** Data whose file may have holes: they are zeros. In a raw image a hole is no data; in qcow2 it has been allocated. */
-async function tellStored(
+async function* tellStored(
   run: Extract<ClusterRun, { kind: 'data' }>,
   layer: DiskLayer,
   depth: number,
-  out: Told[],
-): Promise<void> {
+  { signal }: ReadOptions,
+): AsyncGenerator<readonly Told[], void, undefined> {
+  const turns = new Turns()
   const end = run.start + run.length
+  let chunk: Told[] = []
   for (let start = run.start; start < end; ) {
     const host = run.hostOffset + start - run.start
     // Behind the file's end there is nothing but zeros.
@@ -302,7 +309,7 @@ async function tellStored(
         ? { data: false, end: Number.POSITIVE_INFINITY }
         : ((await layer.data.storedRun?.(host)) ?? { data: true, end: layer.data.size })
     const length = Math.min(end - start, stored.end - host)
-    out.push({
+    chunk.push({
       start,
       length,
       depth,
@@ -312,7 +319,14 @@ async function tellStored(
       offset: host,
     })
     start += length
+    if (chunk.length < CHUNK) continue
+    yield chunk
+    chunk = []
+    signal?.throwIfAborted()
+    // A hole is asked for in a microsecond or two: as long as many entries take.
+    await turns.after(CHUNK * 16)
   }
+  if (chunk.length > 0) yield chunk
 }
 
 /** Sorted by place; those near each other as one. */

@@ -103,12 +103,18 @@ export async function qcow2Layer(
     runs: (start, end, read) => map.runs(start, end, read),
     async looksForHoles({ signal } = {}) {
       if (data.storedRun === undefined) return false
-      preallocated ??= isPreallocated(image, blocks)
+      preallocated ??= isPreallocated(image, blocks).catch(error => {
+        preallocated = undefined
+        throw error
+      })
       return untilAborted(preallocated, signal)
     },
     async cipher({ signal } = {}) {
       if (!image.encrypted) return undefined
-      cipher ??= unlock(image, options)
+      cipher ??= unlock(image, options).catch(error => {
+        cipher = undefined
+        throw error
+      })
       return untilAborted(cipher, signal)
     },
     inflate(run) {
