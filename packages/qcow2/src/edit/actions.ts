@@ -156,6 +156,8 @@ class State {
       new Qcow2Error('bitmap-invalid', `no bitmap can be called '${name}': ${why}`, details)
     if (nameBytes.byteLength === 0) throw invalid('a name has at least one byte')
     if (nameBytes.byteLength > MAX_NAME_BYTES) throw invalid(`a name has at most ${MAX_NAME_BYTES} bytes`)
+    if (new TextDecoder().decode(nameBytes) !== name.replace(/^\uFEFF/, ''))
+      throw invalid('it has half of a surrogate pair')
     if (nameBytes.includes(0)) throw invalid('QEMU takes what precedes a NUL for the whole')
     // QEMU takes what precedes a NUL for the whole: two of such names, and it does not open the image.
     if (this.bitmaps.some(each => sameBytes(untilNul(each.nameBytes), nameBytes))) {

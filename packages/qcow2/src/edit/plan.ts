@@ -66,6 +66,8 @@ export interface EditPlan {
   readonly cost: EditCost
   /** Bitmaps as they will be. */
   readonly bitmaps: readonly FutureBitmap[]
+  /** Other images whose bitmaps go into these. */
+  readonly sources: readonly ImageInspection[]
   /** Clusters (numbers) whose space can be given back in the end. */
   readonly released: readonly number[]
 }
@@ -109,7 +111,7 @@ export async function planEdit(
 ): Promise<EditPlan> {
   mustBeEditable(image)
   const bitmaps = applyActions(image, actions)
-  if (isUnchanged(image, bitmaps)) return { steps: [], cost: noCost, bitmaps, released: [] }
+  if (isUnchanged(image, bitmaps)) return { steps: [], cost: noCost, bitmaps, sources: [], released: [] }
   return new Planner(image, bitmaps, engine, options).plan()
 }
 
@@ -220,6 +222,8 @@ class Planner {
         : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }]
     const start = await this.#cluster0()
     const released = [...this.#freed].sort((a, b) => a - b)
+    const sources = new Set(this.#bitmaps.flatMap(({ bits }) => bits ?? []).map(term => term.image))
+    sources.delete(image)
     const steps: EditStep[] = [
       // In one: until the table or the header refers to them they are nobody's, counted or not.
       { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures, ...counts] },
@@ -240,6 +244,7 @@ class Planner {
     return {
       steps: steps.filter(({ writes }) => writes.length > 0),
       bitmaps: this.#bitmaps,
+      sources: [...sources],
       released,
       cost: {
         allocated,
