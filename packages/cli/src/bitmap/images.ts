@@ -34,7 +34,7 @@ export async function openTarget(
     }
   }
   try {
-    return await openWritableFile(file, { blocking: true })
+    return heedful(await openWritableFile(file, { blocking: true }))
   } catch (error) {
     const { code, details } = error as Partial<Qcow2Error>
     if (code !== 'lock-unavailable') throw error
@@ -42,7 +42,7 @@ export async function openTarget(
     if (options.unsafeNoLock) {
       const storage = await openWritableFile(file, { blocking: true, lock: 'none' })
       output.warn(`no lock is held on ${file} (${why}): a VM that starts now destroys what is written`)
-      return storage
+      return heedful(storage)
     }
     throw new CommandError(
       'lock-unavailable',
@@ -51,6 +51,16 @@ export async function openTarget(
       { ...details },
     )
   }
+}
+
+/** After each flush signals get their turn: on this thread no write gives them one, and the next step may be too late. */
+function heedful(storage: WritableStorage): WritableStorage {
+  const flush = storage.flush.bind(storage)
+  storage.flush = async () => {
+    await flush()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  return storage
 }
 
 /**

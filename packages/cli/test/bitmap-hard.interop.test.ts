@@ -1,0 +1,293 @@
+// tidemark bitmap where things go wrong: killed at any moment, no room, a VM that has the image, or wants it.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import {
+  type DirtyExtent,
+  dirtyMap,
+  needs,
+  qcow2Blockdev,
+  qemuImg,
+  qemuIo,
+  Random,
+  run,
+  runSync,
+  StorageDaemon,
+  tempDir,
+  writeQcow2,
+} from '@tidemark/testkit'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { bin, plainEnv, tidemark, tidemarkError } from './cli.js'
+
+const peers = needs('qemu-img', 'qemu-io', 'qemu-nbd', 'nbdinfo', 'qemu-storage-daemon')
+const dir = tempDir()
+afterAll(() => dir.remove())
+const MiB = 2 ** 20
+
+const hash = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex')
+const delay = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds))
+
+/** A merge of `source` into `target` writes 6 MiB, in 96 clusters. */
+function largeImage(file: string): void {
+  const clusters = 128
+  const bits = clusters * 65536 * 8
+  const every = (step: number, from: number) =>
+    Array.from({ length: 96 }, (_, i) => i * step + from).filter(bit => bit < bits)
+  writeQcow2(file, {
+    virtualSize: bits * 4096,
+    bitmaps: [
+      { name: 'target', granularityBits: 12, dirty: every(65536 * 8, 70) },
+      { name: 'bystander', dirty: [1, 5] },
+      { name: 'source', granularityBits: 12, dirty: every(65536 * 8, 7000) },
+    ],
+  })
+}
+
+const merge = (file: string) => ['bitmap', '--merge', 'source', '--disable', file, 'target']
+
+/** Of everything, in terms of QEMU. */
+async function state(file: string): Promise<string> {
+  const info = await qemuImg.info(file, { format: 'qcow2' })
+  const found: [string, string[], DirtyExtent[]][] = []
+  for (const { name, flags } of info['format-specific']!.data.bitmaps!) {
+    found.push([name, flags, flags.includes('in-use') ? [] : await dirtyMap(file, name)])
+  }
+  return createHash('sha256').update(JSON.stringify(found)).digest('hex')
+}
+
+/** Started, and its end. */
+function start(args: readonly string[]): { child: ChildProcess; ended: Promise<number>; stderr(): string } {
+  const env: NodeJS.ProcessEnv = { ...process.env, ...plainEnv }
+  const child = spawn(process.execPath, [bin, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] })
+  let stderr = ''
+  child.stderr!.on('data', piece => (stderr += piece))
+  const ended = once(child, 'close').then(
+    ([code, signal]) => code ?? 128 + constants.signals[signal as 'SIGINT'],
+  )
+  return { child, ended, stderr: () => stderr }
+}
+
+/** Until it has begun to write: the file is longer. */
+async function writing(file: string, size: number, child: ChildProcess): Promise<boolean> {
+  while (child.exitCode === null && child.signalCode === null) {
+    if (statSync(file).size !== size) return true
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  return false
+}
+
+describe.skipIf(peers.skip)(`in the middle of it${peers.label}`, () => {
+  const model = dir.file('model.qcow2')
+  const file = dir.file('victim.qcow2')
+  let size = 0
+  let wanted: { old: string; new: string }
+  let duration = 0
+  beforeAll(async () => {
+    largeImage(model)
+    size = statSync(model).size
+    copyFileSync(model, file)
+    const begun = Date.now()
+    expect(await tidemark(merge(file))).toMatchObject({ status: 0 })
+    duration = Date.now() - begun
+    wanted = { old: await state(model), new: await state(file) }
+    expect(wanted.old).not.toBe(wanted.new)
+  })
+
+  const rounds = process.env.CI === 'true' ? 100 : 20
+  it(`SIGKILL, ${rounds} times: QEMU opens it, finds no corruption, the bitmaps are old or new`, async () => {
+    const random = new Random('bitmap-kill')
+    const seen = { old: 0, new: 0, leaking: 0 }
+    for (let round = 0; round < rounds; round++) {
+      copyFileSync(model, file)
+      const { child, ended } = start(merge(file))
+      // Half of them once it writes, where it matters; the others whenever.
+      if (round % 2 === 0) {
+        await writing(file, size, child)
+        await delay(random.int(0, 40))
+      } else await delay(random.int(0, Math.ceil(duration * 1.2)))
+      child.kill('SIGKILL')
+      await ended
+      const check = await qemuImg.check(file)
+      expect(check, `round ${round}`).toMatchObject({ corruptions: 0, 'check-errors': 0 })
+      if (check.leaks > 0) seen.leaking++
+      const now = await state(file)
+      expect([wanted.old, wanted.new], `round ${round}`).toContain(now)
+      seen[now === wanted.old ? 'old' : 'new']++
+      // And it is done where it was not, by the same call.
+      if (round % 10 === 0) {
+        expect(await tidemark(merge(file)), `round ${round}`).toMatchObject({ status: 0 })
+        expect(await state(file), `round ${round}`).toBe(wanted.new)
+      }
+    }
+    expect(seen.old, JSON.stringify(seen)).toBeGreaterThan(0)
+  })
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)(
+    '%s: the old state, every byte of it, or the new one; exit status %d',
+    async (signal, status) => {
+      const before = hash(model)
+      for (let round = 0; round < 6; round++) {
+        copyFileSync(model, file)
+        const { child, ended, stderr } = start(merge(file))
+        const began = await writing(file, size, child)
+        // Stopped, so that it cannot be over before the signal comes; in later rounds it may be.
+        if (round > 2) await delay(round * 3)
+        else child.kill('SIGSTOP')
+        child.kill(signal)
+        child.kill('SIGCONT')
+        const code = await ended
+        const told = stderr()
+        if (told === 'error: interrupted\n') {
+          expect(code).toBe(status)
+          expect(hash(file)).toBe(before)
+          continue
+        }
+        // Where Node was ending already the signal ends it, and nothing is told.
+        if (told !== '') expect(told).toBe('warning: the signal came too late: all of it is done\n')
+        expect([0, status], `${began} ${told}`).toContain(code)
+        expect(await state(file), `${began} ${code} ${told}`).toBe(wanted.new)
+      }
+    },
+  )
+
+  it('meanwhile qemu-img does not get the image, and when it is done it does', async () => {
+    for (let attempt = 0; ; attempt++) {
+      copyFileSync(model, file)
+      const { child, ended } = start(merge(file))
+      const began = await writing(file, size, child)
+      child.kill('SIGSTOP')
+      if (!began || child.exitCode !== null) {
+        expect(attempt, 'always over before it could be stopped').toBeLessThan(20)
+        continue
+      }
+      try {
+        const qemu = await run('qemu-img', ['bitmap', '--add', file, 'b'], { accept: 'any' })
+        expect(qemu.status).toBe(1)
+        expect(qemu.stderr).toContain('lock')
+        const { status, error } = await tidemarkError(['bitmap', '--add', file, 'b'])
+        expect([status, error.code]).toEqual([1, 'image-locked'])
+      } finally {
+        child.kill('SIGCONT')
+      }
+      expect(await ended).toBe(0)
+      expect(await state(file)).toBe(wanted.new)
+      await qemuImg.bitmap('--add', file, 'b')
+      return
+    }
+  })
+})
+
+describe.skipIf(peers.skip)(`a VM has the image${peers.label}`, () => {
+  it('it is refused, as is its bitmap for a merge; a dry run only with -U', async () => {
+    const file = dir.file('held.qcow2')
+    const free = dir.file('free.qcow2')
+    for (const image of [file, free]) {
+      await qemuImg.create(image, MiB)
+      await qemuImg.bitmap('--add', image, 'b0')
+    }
+    const daemon = await StorageDaemon.start([qcow2Blockdev('disk', file)])
+    try {
+      const before = [file, free].map(hash)
+      for (const args of [
+        ['--add', file, 'b1'],
+        ['--dry-run', '--add', file, 'b1'],
+        ['--add', '--merge', 'b0', '-b', file, free, 'b1'],
+        ['--unsafe-no-lock', '--add', file, 'b1'],
+      ]) {
+        const { status, error } = await tidemarkError(['bitmap', ...args])
+        expect([status, error.code], args.join(' ')).toEqual([1, 'image-locked'])
+        expect(error.message).toContain(file)
+      }
+      const planned = await tidemark(['bitmap', '--dry-run', '-U', '--add', file, 'b1'])
+      expect(planned.status, planned.stderr).toBe(0)
+      expect(planned.stderr).toMatch(/^warning: .* is in use by a writer/)
+      expect([file, free].map(hash)).toEqual(before)
+    } finally {
+      await daemon.quit()
+    }
+    expect(await tidemark(['bitmap', '--add', '--merge', 'b0', file, 'b1'])).toMatchObject({ status: 0 })
+  })
+})
+
+const root = process.getuid?.() === 0
+const small = dir.file('small')
+const mounted =
+  root &&
+  (() => {
+    mkdirSync(small)
+    return runSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'none', small], { accept: 'any' }).status === 0
+  })()
+afterAll(() => {
+  if (mounted) runSync('umount', ['-l', small], { accept: 'any' })
+})
+describe.skipIf(peers.skip || !mounted)(
+  `a full disk${mounted ? peers.label : ' [skipped: needs root, and the right to mount]'}`,
+  () => {
+    it('nothing is changed, and it is told', async () => {
+      const file = `${small}/full.qcow2`
+      await qemuImg.create(file, '64G')
+      await qemuImg.bitmap('--add', '-g', '4k', file, 'b0')
+      await qemuImg.bitmap('--add', '-g', '4k', file, 'b1')
+      // Ten clusters of bits.
+      await qemuIo(
+        file,
+        Array.from({ length: 10 }, (_, i) => `write -q -z ${i * 4}G 64k`),
+      )
+      const before = hash(file)
+      // All that is left but for some pages.
+      const left = runSync('df', ['--output=avail', '-B1', small]).stdout.trim().split('\n')[1]
+      writeFileSync(`${small}/rest`, Buffer.alloc(Number(left) - 2 * 65536, 1))
+      const args = ['bitmap', '--add', '-g', '4k', '--merge', 'b0', file, 'more']
+      const { status, error } = await tidemarkError(args)
+      expect([status, error.code], error.message).toEqual([1, 'no-space'])
+      expect(hash(file)).toBe(before)
+      expect(await qemuImg.check(file)).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
+      runSync('rm', [`${small}/rest`])
+      expect(await tidemark(args)).toMatchObject({ status: 0 })
+      expect(await dirtyMap(file, 'more')).toEqual(await dirtyMap(file, 'b0'))
+    })
+  },
+)
+
+const loop = root ? runSync('sh', ['-c', 'command -v losetup && losetup -f'], { accept: 'any' }).status : 1
+describe.skipIf(peers.skip || loop !== 0)(
+  `an image on a block device${loop === 0 ? peers.label : ' [skipped: needs root and a loop device]'}`,
+  () => {
+    it('is edited in place, and where the device has no room left alone', async () => {
+      const backend = dir.file('backend')
+      await qemuImg.create(backend, '1G')
+      await qemuImg.bitmap('--add', backend, 'b0')
+      await qemuIo(backend, ['write -q -z 0 1M'])
+      const imageBytes = Math.ceil(statSync(backend).size / 65536) * 65536
+      await run('truncate', ['-s', String(imageBytes + 4 * 65536), backend])
+      const device = (await run('losetup', ['-f', '--show', backend])).stdout.trim()
+      try {
+        expect(await tidemark(['bitmap', '--add', '--merge', 'b0', device, 'b1'])).toEqual({
+          status: 0,
+          stdout: '',
+          stderr: '',
+        })
+        expect(await qemuImg.check(device)).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
+        expect(await dirtyMap(device, 'b1')).toEqual(await dirtyMap(device, 'b0'))
+        const before = hash(device)
+        for (const more of [[], ['--dry-run']]) {
+          const many = ['1', '2', '3', '4', '5', '6', '7'].flatMap(name => ['--add', '--rename', name])
+          const args = ['bitmap', ...more, ...many, device, 'y']
+          const { status, error } = await tidemarkError(args)
+          expect([status, error.code], error.message).toEqual([1, 'no-space'])
+        }
+        await run('sync', [])
+        expect(hash(device)).toBe(before)
+        expect(await tidemark(['bitmap', '--remove', device, 'b0'])).toMatchObject({ status: 0 })
+        expect(await qemuImg.check(device)).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
+      } finally {
+        await run('losetup', ['-d', device])
+      }
+    })
+  },
+)
