@@ -127,6 +127,20 @@ describe('an edit that fails', () => {
     expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes)).toBe(0)
   })
 
+  it('is ended by a signal between its steps, when new clusters have been written and counted', async () => {
+    const bytes = image({ refcountOrder: 6 })
+    const stop = new AbortController()
+    const { storage } = failing(bytes, Number.POSITIVE_INFINITY, 'no-space')
+    const { flush } = storage
+    storage.flush = async () => {
+      await flush()
+      stop.abort(new Error('enough'))
+    }
+    const actions = edits['so many that refcount blocks are new']!
+    await expect(editBitmaps(storage, actions, { signal: stop.signal })).rejects.toThrow('enough')
+    expect(Buffer.compare(await readBytes(storage, 0, storage.size), bytes)).toBe(0)
+  })
+
   it('is ended by a signal before the switch, and leaves no trace', async () => {
     const bytes = image()
     const storage = memoryWritable(bytes)
