@@ -2,7 +2,7 @@ import type { BitmapEngine } from '@tidemark/bitmap-wasm'
 import { createTableDecoder, tableRunKinds } from '@tidemark/bitmap-wasm'
 import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { CorruptImageError, hex, UnsupportedFeatureError } from '../errors.js'
-import { fieldsOf } from '../format/bytes.js'
+import { entryOffset, fieldsOf } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { readRefcountTable } from '../format/refcounts.js'
 import { readSnapshotTable } from '../format/snapshots.js'
@@ -122,7 +122,7 @@ class Walk {
       const bytes = await readBytes(this.#image.storage, at, count * 8, this.#options)
       const view = new DataView(bytes.buffer)
       for (let i = 0; i < count; i++) {
-        const l2 = maskedOffset(view, i * 8)
+        const l2 = entryOffset(view, i * 8)
         if (l2 === 0) continue
         this.#addCluster(l2, { structure, field: `entry ${first + i}`, at: at + i * 8 })
         if (!this.#walked.add(l2 / this.#clusterSize)) await this.#l2(l2)
@@ -151,7 +151,7 @@ class Walk {
           if (!external)
             this.#add(host - (host % this.#clusterSize), reach - host + (host % this.#clusterSize), place)
         } else if (!external) {
-          const host = maskedOffset(view, i)
+          const host = entryOffset(view, i)
           if (host !== 0) this.#addCluster(host, place)
         }
       }
@@ -267,9 +267,4 @@ class Walk {
       found,
     })
   }
-}
-
-/** Bits 9–55 of an L1 or L2 entry. */
-function maskedOffset(view: DataView, at: number): number {
-  return (view.getUint32(at) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(at + 4) & 0xfffffe00) >>> 0)
 }

@@ -1,7 +1,7 @@
 import type { ChainLayer } from '../chain/open-chain.js'
 import { CorruptImageError, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import { findingToError } from '../findings.js'
-import { fieldsOf } from '../format/bytes.js'
+import { entryOffset, fieldsOf } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { hasReferencedClusters, readRefcountTable } from '../format/refcounts.js'
 import { readSnapshots, type Snapshot } from '../format/snapshots.js'
@@ -218,8 +218,7 @@ function metadataOf(
   for (const offset of blocks) if (offset !== 0) all[count++] = offset
   const notTables = new ClusterSet(clusterSize, all.slice(0, count))
   for (let i = 0; i < entries; i++) {
-    const high = l1.entries.getUint32(i * 8) & 0x00ffffff
-    const offset = high * 2 ** 32 + ((l1.entries.getUint32(i * 8 + 4) & ~0x1ff) >>> 0)
+    const offset = entryOffset(l1.entries, i * 8)
     if (offset !== 0) all[count++] = offset
   }
   return { metadata: new ClusterSet(clusterSize, all.slice(0, count)), notTables }

@@ -5,6 +5,7 @@ import { type BitmapSource, openBitmap } from '../bitmaps/source.js'
 import { WINDOW_BYTES } from '../bitmaps/terms.js'
 import { widenedSource } from '../bitmaps/widened.js'
 import { Qcow2Error } from '../errors.js'
+import { entryOffset } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import { type BitsTerm, bitmapBytes, type FutureBitmap } from './actions.js'
@@ -67,8 +68,7 @@ async function tableOf(
   )
   const view = new DataView(bytes.buffer)
   for (let i = 0; i < bytes.byteLength / 8; i++) {
-    offsets[i] =
-      (view.getUint32(i * 8) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(i * 8 + 4) & 0xfffffe00) >>> 0)
+    offsets[i] = entryOffset(view, i * 8)
   }
   return offsets
 }

@@ -4,6 +4,7 @@ import { Refcounts } from '../check/refcounts.js'
 import { mapReferences } from '../check/references.js'
 import { CorruptImageError, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import { findingToError } from '../findings.js'
+import { entryOffset } from '../format/bytes.js'
 import { readRefcountTable } from '../format/refcounts.js'
 import type { ImageInspection } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
@@ -300,8 +301,7 @@ class Planner {
       const bytes = await readBytes(storage, tableOffset + first * 8, count * 8, this.#options)
       const view = new DataView(bytes.buffer)
       for (let i = 0; i < count; i++) {
-        const offset =
-          (view.getUint32(i * 8) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(i * 8 + 4) & 0xfffffe00) >>> 0)
+        const offset = entryOffset(view, i * 8)
         if (offset !== 0 && plan?.fates[first + i] !== fate.kept) this.#free(offset, 1)
       }
     }

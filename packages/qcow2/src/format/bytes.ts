@@ -33,3 +33,8 @@ export function cString(bytes: Uint8Array): string {
 export function text(bytes: Uint8Array): string {
   return utf8.decode(bytes)
 }
+
+/** Bits 9–55 of an entry of an L1, L2 or bitmap table: the host offset of a cluster, 0 for none. */
+export function entryOffset(view: DataView, at: number): number {
+  return (view.getUint32(at) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(at + 4) & 0xfffffe00) >>> 0)
+}
