@@ -86,8 +86,8 @@ const dumps: readonly ProcessBenchmark[] = (
 const edits: readonly ProcessBenchmark[] = (
   [
     ['1t', '1 TiB', 1],
-    ['16t', '16 TiB', 1 / 3],
-    ['1000-bitmaps', '1 TiB, one of 1,000 bitmaps', 1 / 20],
+    ['16t', '16 TiB', 0.33],
+    ['1000-bitmaps', '1 TiB, one of 1,000 bitmaps', 0.05],
   ] as const
 ).flatMap(([image, title, share]) =>
   (
