@@ -118,6 +118,25 @@ describe('an edit that fails', () => {
     }
   })
 
+  it('more old bytes in free clusters than are kept: metadata are put back all the same', async () => {
+    // 40 tables of 2 MiB go into clusters that hold what was there once.
+    const { bytes: built, layout } = buildQcow2({ virtualSize: 2 ** 30, clusterBits: 21 })
+    const bytes = new Uint8Array(layout.end + 60 * 2 ** 21).fill(0xaa)
+    bytes.set(built)
+    const actions = Array.from({ length: 40 }, (_, i) => ({ action: 'add' as const, name: `n${i}` }))
+    const whole = failing(bytes, Number.POSITIVE_INFINITY, 'no-space')
+    await editBitmaps(whole.storage, actions)
+    for (const before of [1, 3]) {
+      const at = whole.calls() - before
+      const { storage } = failing(bytes, at, 'write-failed')
+      await expect(editBitmaps(storage, actions)).rejects.toThrow(`call ${at}`)
+      expect((await readModel(storage)).size).toBe(0)
+      const left = await readBytes(storage, 0, storage.size)
+      expect(left.byteLength).toBe(bytes.byteLength)
+      expect(Buffer.compare(left.subarray(0, layout.end), bytes.subarray(0, layout.end))).toBe(0)
+    }
+  })
+
   it('no-space on a device that cannot grow: before anything is written', async () => {
     const bytes = image()
     const storage = memoryWritable(bytes, { resizable: false })

@@ -23,6 +23,8 @@ export interface ReferenceMap {
 
 const WINDOW_BYTES = 64 * 1024
 const TABLE_WINDOW_ENTRIES = 4096
+/** QEMU's limit for any L1 table, a snapshot's too. */
+const MAX_L1_BYTES = 32 * 1024 * 1024
 /** A bit for each takes 512 MiB. */
 const MAX_CLUSTERS = 2 ** 32
 const INVALID = tableRunKinds.indexOf('invalid')
@@ -115,6 +117,10 @@ class Walk {
 
   async #table(structure: string, offset: number, size: number): Promise<void> {
     if (size === 0) return
+    if (size * 8 > MAX_L1_BYTES) {
+      const at = { structure, field: 'size', at: offset }
+      throw this.#corrupt(at, `at most ${MAX_L1_BYTES / 8} entries`, String(size))
+    }
     this.#add(offset, size * 8, { structure, at: offset })
     for (let first = 0; first < size; first += WINDOW_BYTES / 8) {
       const count = Math.min(size - first, WINDOW_BYTES / 8)

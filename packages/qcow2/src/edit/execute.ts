@@ -228,8 +228,8 @@ class Undo {
     }
     for (const { offset, bytes, length } of this.#free) {
       // Holes become holes again: writing zeros would take the room that there was not.
-      if (bytes === undefined) await storage.discard(offset, length)
-      else await storage.writeFrom(bytes, offset).catch(() => {})
+      const back = bytes === undefined ? storage.discard(offset, length) : storage.writeFrom(bytes, offset)
+      await back.catch(() => {})
     }
     await storage.flush().catch(() => {})
   }

@@ -73,13 +73,11 @@ export interface EditPlan {
   readonly released: readonly number[]
 }
 
-const CANNOT_EDIT = 'cannot-edit'
-
 /** @throws {Qcow2Error} for an image that nobody may edit before something else was done */
 export function mustBeEditable(image: ImageInspection): void {
   const { header, storage, findings, bitmapDirectory, corrupt, dirty } = image
   const refuse = (reason: string, why: string) =>
-    new Qcow2Error(CANNOT_EDIT, `${storage.name} cannot be edited: ${why}`, { image: storage.name, reason })
+    new Qcow2Error('cannot-edit', `${storage.name} cannot be edited: ${why}`, { image: storage.name, reason })
   if (header.version === 2)
     throw refuse('version-2', 'version 2 images have no bitmaps (qemu-img amend -o compat=1.1)')
   const unsupported = findings.find(({ code }) => code === 'unsupported-feature')
@@ -213,8 +211,8 @@ class Planner {
     )
     existing.sort((a, b) => a - b)
 
-    const end =
-      (Math.max(...batches(counted.taken).map(some => Math.max(...some)), -1) + 1) * this.#clusterSize
+    const last = counted.taken.reduce((most, cluster) => Math.max(most, cluster), -1)
+    const end = (last + 1) * this.#clusterSize
     const growth = Math.max(0, end - storage.size)
     const grow: EditWrite[] = growth === 0 ? [] : [{ kind: 'grow', what: 'the file', bytes: end }]
     const counts: EditWrite[] =
@@ -323,7 +321,7 @@ class Planner {
     const bytes = new Uint8Array(clusters * this.#clusterSize)
     let at = 0
     for (const [i, bitmap] of this.#bitmaps.entries()) {
-      await this.#writeEntry(bytes, at, bitmap, placed[i])
+      this.#writeEntry(bytes, at, bitmap, placed[i])
       at += entryBytes(bitmap)
     }
     const offset = await this.#takeRun(allocator, clusters)
@@ -331,12 +329,12 @@ class Planner {
     return { count: this.#bitmaps.length, offset, bytes: size }
   }
 
-  async #writeEntry(
+  #writeEntry(
     bytes: Uint8Array,
     at: number,
     { origin, flags, granularityBits, nameBytes }: FutureBitmap,
     placed: PlacedTable | undefined,
-  ): Promise<void> {
+  ): void {
     const view = new DataView(bytes.buffer)
     putU64(view, at, placed?.offset ?? origin!.tableOffset)
     view.setUint32(at + 8, placed?.entries ?? origin!.tableSize)
@@ -428,13 +426,6 @@ class Planner {
       found: String(header.backingFileOffset),
     })
   }
-}
-
-/** As many at a time as a call takes arguments. */
-function batches(numbers: readonly number[]): number[][] {
-  const all: number[][] = []
-  for (let i = 0; i < numbers.length; i += 4096) all.push(numbers.slice(i, i + 4096))
-  return all
 }
 
 function putU64(view: DataView, at: number, value: number): void {
