@@ -1,3 +1,4 @@
+// Longer than most: what each argument of one command means, and that each failure leaves no trace.
 // tidemark bitmap without QEMU: what its arguments mean, what it refuses, and that a refusal leaves no trace.
 import { createHash } from 'node:crypto'
 import { copyFileSync, readFileSync, statSync, truncateSync } from 'node:fs'

@@ -1,3 +1,4 @@
+// Longer than most: the many places that one command writes to share their images and helpers.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {

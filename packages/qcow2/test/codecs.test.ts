@@ -1,3 +1,4 @@
+// Longer than most: both sets of codecs go through the same cases.
 // One suite for both codecs: the platform's own (Node's zlib, OpenSSL) is the library's oracle, and the other way round.
 import { createCipheriv, createHash, pbkdf2Sync } from 'node:crypto'
 import { constants, deflateRawSync } from 'node:zlib'

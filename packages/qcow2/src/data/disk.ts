@@ -1,20 +1,17 @@
 import type { ChainLayer, ImageOpener } from '../chain/open-chain.js'
-import { CorruptImageError, hex, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
+import { Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import type { ImageInspection } from '../image/inspect.js'
-import { checkRange, type ImageStorage, type ReadOptions, readBytes } from '../storage/storage.js'
-import type { ClusterRun } from './cluster-map.js'
+import { checkRange, type ImageStorage, type ReadOptions } from '../storage/storage.js'
+import type { ClusterRun } from './cluster-runs.js'
 import type { Codecs } from './codecs.js'
 import { type DiskLayer, qcow2Layer, rawLayer } from './layer.js'
 import { libraryCodecs } from './library-codecs.js'
+import { inParallel, near, type Piece, readEncrypted, readJoined } from './pieces.js'
 import { Turns } from './turns.js'
 
 const TABLE_CACHE_BYTES = 8 * 1024 * 1024
-/** Pieces that lie near each other are read together, but for so many bytes at most. */
-const MAX_JOINED_BYTES = 1024 * 1024
 /** Extents told at once, of files with many holes. */
 const CHUNK = 1024
-/** Reads on their way at the same time. */
-const PARALLEL = 8
 
 /** A stretch of a disk, as `qemu-img map` tells it. Offsets and lengths in bytes. */
 export interface DiskExtent {
@@ -149,13 +146,6 @@ async function openDataFile(
   if (name === '') throw denied('is not named: its data cannot be found')
   if (open === undefined) throw denied('is not opened unless the caller allows it')
   return (await open(name, { name, format: 'raw', from: layer, use: 'data-file' })).storage
-}
-
-/** A piece of what is wanted, and where it is. */
-interface Piece {
-  readonly layer: DiskLayer
-  readonly hostOffset: number
-  readonly target: Uint8Array
 }
 
 class LayeredDisk implements GuestDisk {
@@ -327,105 +317,4 @@ async function* tellStored(
     await turns.after(CHUNK * 16)
   }
   if (chunk.length > 0) yield chunk
-}
-
-/** Sorted by place; those near each other as one. */
-function near(pieces: Piece[]): Piece[][] {
-  const joined: Piece[][] = []
-  const files = new Map<ImageStorage, Piece[]>()
-  for (const piece of pieces) {
-    const of = files.get(piece.layer.data)
-    if (of === undefined) files.set(piece.layer.data, [piece])
-    else of.push(piece)
-  }
-  for (const [storage, of] of files) {
-    of.sort((a, b) => a.hostOffset - b.hostOffset)
-    let group: Piece[] = []
-    let end = 0
-    for (const piece of of) {
-      const start = group[0]?.hostOffset ?? 0
-      const reach = piece.hostOffset + piece.target.byteLength
-      if (
-        group.length > 0 &&
-        piece.hostOffset - end <= (storage.nearBytes ?? -1) &&
-        reach - start <= MAX_JOINED_BYTES
-      ) {
-        group.push(piece)
-        end = Math.max(end, reach)
-        continue
-      }
-      group = [piece]
-      joined.push(group)
-      end = reach
-    }
-  }
-  return joined
-}
-
-async function readJoined(pieces: readonly Piece[], options: ReadOptions): Promise<void> {
-  const [first] = pieces
-  if (first === undefined) return
-  if (pieces.length === 1) return readPlain(first.layer.data, first.target, first.hostOffset, options)
-  const start = first.hostOffset
-  const end = pieces.reduce(
-    (most, { hostOffset, target }) => Math.max(most, hostOffset + target.byteLength),
-    0,
-  )
-  const bytes = new Uint8Array(end - start)
-  await readPlain(first.layer.data, bytes, start, options)
-  for (const { hostOffset, target } of pieces) {
-    target.set(bytes.subarray(hostOffset - start, hostOffset - start + target.byteLength))
-  }
-}
-
-/** A file may end within its last cluster, or its last sector: what is missing there was never written. */
-async function readPlain(
-  storage: ImageStorage,
-  target: Uint8Array,
-  offset: number,
-  options: ReadOptions,
-): Promise<void> {
-  const there = Math.max(0, Math.min(target.byteLength, storage.size - offset))
-  target.fill(0, there)
-  if (there > 0) await storage.readInto(target.subarray(0, there), offset, options)
-}
-
-async function readEncrypted({ layer, hostOffset, target }: Piece, options: ReadOptions): Promise<void> {
-  const cipher = await layer.cipher(options)
-  if (cipher === undefined) throw new Error('an encrypted layer has a cipher')
-  const first = hostOffset - (hostOffset % 512)
-  const end = Math.ceil((hostOffset + target.byteLength) / 512) * 512
-  if (end > layer.data.size) {
-    throw new CorruptImageError(layer.filename, {
-      structure: 'encrypted cluster',
-      offset: first,
-      expected: `${end - first} bytes`,
-      found: `the end of the file at ${hex(layer.data.size)}`,
-    })
-  }
-  const whole = end - first === target.byteLength
-  const sectors = whole ? target : new Uint8Array(end - first)
-  if (whole) await layer.data.readInto(target, first, options)
-  else sectors.set(await readBytes(layer.data, first, end - first, options))
-  await cipher.decipher(sectors, first / 512)
-  if (!whole) target.set(sectors.subarray(hostOffset - first, hostOffset - first + target.byteLength))
-}
-
-/** Some at a time, in order; the first failure ends all that has not begun, and is thrown when the rest has ended. */
-async function inParallel(work: readonly (() => Promise<void>)[], { signal }: ReadOptions): Promise<void> {
-  let next = 0
-  const worker = async () => {
-    while (next < work.length) {
-      signal?.throwIfAborted()
-      try {
-        await work[next++]!()
-      } catch (error) {
-        next = work.length
-        throw error
-      }
-    }
-  }
-  const workers = Array.from({ length: Math.min(PARALLEL, work.length) }, worker)
-  const ended = await Promise.allSettled(workers)
-  for (const each of ended) if (each.status === 'rejected') throw each.reason
 }

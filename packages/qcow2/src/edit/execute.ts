@@ -5,7 +5,8 @@ import { type ImageInspection, inspectImage } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
 import { changedMeanwhile, clusterContents, fate } from './bits.js'
-import { type EditPlan, type EditStep, type EditWrite, putRefcount } from './plan.js'
+import type { EditPlan, EditStep, EditWrite } from './plan.js'
+import { putRefcount } from './refcount-plan.js'
 
 const SECTOR = 512
 /** What free clusters held is put back after a failure, up to so much: they are nobody's. Metadata always are. */

@@ -1,4 +1,5 @@
 import { Qcow2Error } from '../errors.js'
+import { putU64 } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { autoclear } from '../format/features.js'
 import type { ImageInspection } from '../image/inspect.js'
@@ -189,8 +190,6 @@ function u32(value: number): Uint8Array {
 
 function u64(value: number): Uint8Array {
   const bytes = new Uint8Array(8)
-  const view = new DataView(bytes.buffer)
-  view.setUint32(0, Math.floor(value / 2 ** 32))
-  view.setUint32(4, value % 2 ** 32)
+  putU64(new DataView(bytes.buffer), 0, value)
   return bytes
 }

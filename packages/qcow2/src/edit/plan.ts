@@ -2,10 +2,8 @@ import type { BitmapEngine } from '@tidemark/bitmap-wasm'
 import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { Refcounts } from '../check/refcounts.js'
 import { mapReferences } from '../check/references.js'
-import { CorruptImageError, Qcow2Error, UnsupportedFeatureError } from '../errors.js'
-import { findingToError } from '../findings.js'
-import { entryOffset } from '../format/bytes.js'
-import { readRefcountTable } from '../format/refcounts.js'
+import { CorruptImageError } from '../errors.js'
+import { entryOffset, putU64 } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
@@ -19,8 +17,9 @@ import {
 } from './actions.js'
 import { Allocator } from './allocator.js'
 import { type BitsPlan, fate, planBits } from './bits.js'
+import { mustBeEditable } from './editable.js'
 import { type NewDirectory, planSwitch } from './header-switch.js'
-import { mustBeOurs, planRefcounts } from './refcount-plan.js'
+import { blockOf, mustBeOurs, planRefcounts, refcountWrites } from './refcount-plan.js'
 
 /** One write of a plan. Offsets and lengths in bytes of the image file. */
 export type EditWrite =
@@ -71,29 +70,6 @@ export interface EditPlan {
   readonly sources: readonly ImageInspection[]
   /** Clusters (numbers) whose space can be given back in the end. */
   readonly released: readonly number[]
-}
-
-/** @throws {Qcow2Error} for an image that nobody may edit before something else was done */
-export function mustBeEditable(image: ImageInspection): void {
-  const { header, storage, findings, bitmapDirectory, corrupt, dirty } = image
-  const refuse = (reason: string, why: string) =>
-    new Qcow2Error('cannot-edit', `${storage.name} cannot be edited: ${why}`, { image: storage.name, reason })
-  if (header.version === 2)
-    throw refuse('version-2', 'version 2 images have no bitmaps (qemu-img amend -o compat=1.1)')
-  const unsupported = findings.find(({ code }) => code === 'unsupported-feature')
-  if (unsupported !== undefined) throw findingToError(storage.name, unsupported)
-  if (header.cryptMethod === 1) throw new UnsupportedFeatureError(storage.name, "the legacy encryption 'aes'")
-  if (corrupt) throw refuse('corrupt-flag', 'it is marked corrupt (qemu-img check -r all)')
-  if (dirty) throw refuse('dirty', 'its refcounts were not written (lazy refcounts): qemu-img check -r all')
-  if (bitmapDirectory?.stale) {
-    throw refuse(
-      'stale-bitmaps',
-      'its bitmaps are stale: a program that does not know them wrote to it. QEMU drops them when it next opens it for ' +
-        'writing (qemu-img check -r leaks)',
-    )
-  }
-  const broken = findings.find(({ severity }) => severity === 'error')
-  if (broken !== undefined) throw findingToError(storage.name, broken)
 }
 
 /**
@@ -205,10 +181,8 @@ class Planner {
       this.#free(header.refcountTableOffset, header.refcountTableClusters * this.#clusterSize)
     }
     await mustBeOurs(image, refcounts, this.#freed, this.#options)
-    const { structures, table } = await this.#refcountWrites(counted, refcounts)
-    const existing = counted.taken.filter(
-      cluster => !counted.newBlocks.has(this.#blockOf(cluster, refcounts)),
-    )
+    const { structures, table } = await refcountWrites(image, counted, refcounts, this.#options)
+    const existing = counted.taken.filter(cluster => !counted.newBlocks.has(blockOf(cluster, refcounts)))
     existing.sort((a, b) => a - b)
 
     const last = counted.taken.reduce((most, cluster) => Math.max(most, cluster), -1)
@@ -348,71 +322,6 @@ class Planner {
     bytes.set(nameBytes, at + 24 + extra.byteLength)
   }
 
-  #blockOf(cluster: number, refcounts: Refcounts): number {
-    return Math.floor(cluster / refcounts.clustersPerBlock)
-  }
-
-  /** New refcount blocks and a new table, which nothing refers to yet; and what refers to them. */
-  async #refcountWrites(
-    { taken, newBlocks, newTable }: Awaited<ReturnType<typeof planRefcounts>>,
-    refcounts: Refcounts,
-  ): Promise<{ structures: EditWrite[]; table: EditWrite[] }> {
-    const { header, storage } = this.#image
-    const structures: EditWrite[] = []
-    const blocks = new Map<number, Uint8Array>()
-    for (const block of newBlocks.keys()) blocks.set(block, new Uint8Array(this.#clusterSize))
-    for (const cluster of taken) {
-      const block = blocks.get(this.#blockOf(cluster, refcounts))
-      if (block !== undefined)
-        putRefcount(block, cluster % refcounts.clustersPerBlock, header.refcountOrder, 1)
-    }
-    for (const [block, cluster] of newBlocks) {
-      const bytes = blocks.get(block)!
-      structures.push({
-        kind: 'bytes',
-        what: `refcount block ${block}`,
-        offset: cluster * this.#clusterSize,
-        bytes,
-      })
-    }
-    if (newBlocks.size === 0) return { structures, table: [] }
-    const before = await readRefcountTable(storage, header, this.#options)
-    if (newTable === undefined) {
-      // All of them in one write, within one sector: one may count the cluster that another is in.
-      const first = Math.min(...newBlocks.keys())
-      const last = Math.max(...newBlocks.keys())
-      const bytes = new Uint8Array((last - first + 1) * 8)
-      const view = new DataView(bytes.buffer)
-      for (let block = first; block <= last; block++) {
-        const cluster = newBlocks.get(block)
-        putU64(
-          view,
-          (block - first) * 8,
-          cluster === undefined ? before[block]! : cluster * this.#clusterSize,
-        )
-      }
-      const what =
-        first === last ? `refcount table entry ${first}` : `refcount table entries ${first} to ${last}`
-      const offset = header.refcountTableOffset + first * 8
-      return { structures, table: [{ kind: 'bytes', what, offset, bytes }] }
-    }
-    const bytes = new Uint8Array(newTable.clusters * this.#clusterSize)
-    const view = new DataView(bytes.buffer)
-    for (const [i, offset] of before.entries()) putU64(view, i * 8, offset)
-    for (const [block, cluster] of newBlocks) putU64(view, block * 8, cluster * this.#clusterSize)
-    const offset = newTable.first * this.#clusterSize
-    structures.push({ kind: 'bytes', what: 'a longer refcount table', offset, bytes })
-    const fields = new Uint8Array(12)
-    putU64(new DataView(fields.buffer), 0, offset)
-    new DataView(fields.buffer).setUint32(8, newTable.clusters)
-    return {
-      structures,
-      table: [
-        { kind: 'bytes', what: 'the header names the longer refcount table', offset: 48, bytes: fields },
-      ],
-    }
-  }
-
   async #cluster0(): Promise<Uint8Array> {
     const { header, storage, clusterSize } = this.#image
     const bytes = new Uint8Array(clusterSize)
@@ -426,23 +335,4 @@ class Planner {
       found: String(header.backingFileOffset),
     })
   }
-}
-
-function putU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, Math.floor(value / 2 ** 32))
-  view.setUint32(at + 4, value % 2 ** 32)
-}
-
-/** Sets one entry of a refcount block, or of a part of one: of 2^order bits, several in a byte from the lowest on. */
-export function putRefcount(block: Uint8Array, index: number, order: number, value: 0 | 1): void {
-  if (order >= 3) {
-    const width = 2 ** (order - 3)
-    block.fill(0, index * width, (index + 1) * width)
-    block[(index + 1) * width - 1] = value
-    return
-  }
-  const bits = 2 ** order
-  const at = Math.floor((index * bits) / 8)
-  const shift = (index * bits) % 8
-  block[at] = (block[at]! & ~((2 ** bits - 1) << shift)) | (value << shift)
 }

@@ -38,3 +38,9 @@ export function text(bytes: Uint8Array): string {
 export function entryOffset(view: DataView, at: number): number {
   return (view.getUint32(at) & 0x00ffffff) * 2 ** 32 + ((view.getUint32(at + 4) & 0xfffffe00) >>> 0)
 }
+
+/** A number of 64 bits, big-endian; exact up to 2^53. */
+export function putU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, Math.floor(value / 2 ** 32))
+  view.setUint32(at + 4, value % 2 ** 32)
+}
