@@ -3,7 +3,15 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildQcow2, needs, qemuImg, Random, runSync, tempDir } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
-import { type BitmapAction, editBitmaps, inspectImage, memoryStorage } from '../src/index.js'
+import {
+  autoclear,
+  type BitmapAction,
+  editBitmaps,
+  extensionMagic,
+  inspectImage,
+  memoryStorage,
+  memoryWritable,
+} from '../src/index.js'
 import { type CrashState, crashStates, RecordingStorage } from './crash.js'
 import { applyModel, type Model, mustBeSound, randomActions, readModel } from './edit-model.js'
 
@@ -18,6 +26,27 @@ interface Tally {
   old: number
   new: number
   asked: number
+  /** With the bitmaps extension but without its autoclear bit. */
+  half: number
+}
+
+const newTally = (): Tally => ({ states: 0, old: 0, new: 0, asked: 0, half: 0 })
+
+/** A bitmaps extension without its autoclear bit, or the bit without it. */
+async function isHalf(bytes: Uint8Array): Promise<boolean> {
+  const { header, bitmapDirectory } = await inspectImage(memoryStorage(bytes))
+  return (bitmapDirectory !== undefined) !== ((header.autoclearFeatures & autoclear.bitmaps) !== 0n)
+}
+
+/** Whether all bitmaps extensions, before and after, begin in the sector of the autoclear bits. */
+async function switchesAtOnce({ before, storage }: RecordingStorage): Promise<boolean> {
+  const images = [await inspectImage(memoryStorage(before)), await inspectImage(storage)]
+  const extensions = images.flatMap(image =>
+    image.extensions.filter(({ magic }) => magic === extensionMagic.bitmaps),
+  )
+  // Two whole ones over a boundary of sectors are another case.
+  const places = extensions.map(({ offset }) => [offset - 8, offset + 23].map(at => Math.floor(at / 512)))
+  return places.every(([first, last]) => first === 0 && (extensions.length === 1 || last === 0))
 }
 
 /** Edits, and looks at every state that the edit can be cut off in. */
@@ -34,6 +63,7 @@ async function survives(
   const { virtualSize } = await inspectImage(recording.storage)
   const after = applyModel(before, actions, virtualSize)
   expect(plain(await readModel(recording.storage))).toBe(plain(after))
+  const switched = await switchesAtOnce(recording)
   let seenNew = false
   for (const state of crashStates(recording, random, 6)) {
     const what = `${JSON.stringify(actions)}: ${state.what}`
@@ -44,6 +74,8 @@ async function survives(
     }
     const found = plain(await readModel(memoryStorage(state.bytes)))
     expect([plain(before), plain(after)], what).toContain(found)
+    if (switched) expect(await isHalf(state.bytes), what).toBe(false)
+    else if (await isHalf(state.bytes)) tally.half++
     tally.states++
     if (found === plain(after)) tally.new++
     else tally.old++
@@ -67,7 +99,7 @@ async function qemuTakes({ bytes, what }: CrashState): Promise<void> {
 
 describe('an edit that is cut off', () => {
   it('in crafted images: every refcount width, first and last bitmaps, moved names, longer refcount tables', async () => {
-    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    const tally = newTally()
     for (const refcountOrder of [0, 1, 2, 3, 4, 5, 6]) {
       for (const clusterBits of [9, 12, 16]) {
         const random = new Random(`crash ${refcountOrder} ${clusterBits}`)
@@ -107,10 +139,45 @@ describe('an edit that is cut off', () => {
     }
     expect(tally.old).toBeGreaterThan(500)
     expect(tally.new).toBeGreaterThan(500)
+    // Headers so long that the extension begins behind the first sector.
+    expect(tally.half).toBeGreaterThan(5)
+  })
+
+  it('the first bitmap and the last one switch with one write, where QEMU’s header has room in a sector', async () => {
+    const backing = { backingFile: '/base.qcow2', backingFormat: 'qcow2' }
+    for (const [what, spec, begins, inOne] of [
+      ['as QEMU lays it out: the content is in the next sector', { featureNames: true }, 504, true],
+      ['without names of features', {}, 112, true],
+      ['with a backing file', backing, 128, true],
+      ['an overlay of QEMU’s: begins in the next sector', { ...backing, featureNames: true }, 520, false],
+    ] as const) {
+      const { bytes } = buildQcow2({ virtualSize: 2 ** 20, autoclearFeatures: 0x10n, ...spec })
+      const tally = newTally()
+      const random = new Random(what)
+      const switchOf = async (image: Uint8Array, action: BitmapAction) => {
+        const { steps } = await editBitmaps(memoryWritable(image.slice()), [action], { dryRun: true })
+        return steps.filter(({ name }) => name === 'header').flatMap(({ writes }) => writes)
+      }
+      const add: BitmapAction = { action: 'add', name: 'a' }
+      const remove: BitmapAction = { action: 'remove', name: 'a' }
+      const added = await switchOf(bytes, add)
+      const withBitmap = await survives(bytes, [{ ...add, granularity: 65536 }], random, tally)
+      const { extensions } = await inspectImage(memoryStorage(withBitmap))
+      expect(extensions.find(({ magic }) => magic === extensionMagic.bitmaps)!.offset - 8, what).toBe(begins)
+      const removed = await switchOf(withBitmap, remove)
+      await survives(withBitmap, [remove], random, tally)
+      if (!inOne) {
+        expect(tally.half, what).toBeGreaterThan(0)
+        continue
+      }
+      expect(tally.half, what).toBe(0)
+      expect(added.at(-1), what).toMatchObject({ what: expect.stringMatching(/^the switch: /), offset: 88 })
+      expect(removed, what).toMatchObject([{ what: expect.stringMatching(/^the switch: /), offset: 88 }])
+    }
   })
 
   it('with several refcount blocks that are new, and count each other', async () => {
-    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    const tally = newTally()
     const add = (count: number) =>
       Array.from({ length: count }, (_, i) => ({ action: 'add' as const, name: `n${i}`, granularity: 512 }))
     // 64 clusters for each block.
@@ -126,7 +193,7 @@ describe('an edit that is cut off', () => {
   })
 
   it('where the backing file’s name follows the extensions at once, without an END, or is empty', async () => {
-    const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+    const tally = newTally()
     for (const name of ['/base/image.qcow2', '']) {
       const { bytes } = buildQcow2({
         virtualSize: 2 ** 20,
@@ -156,7 +223,7 @@ describe('an edit that is cut off', () => {
 
   describe.skipIf(peers.skip)(`in images that QEMU made${peers.label}`, () => {
     it.each([0, 1, 2])('random actions, part %d', async part => {
-      const tally: Tally = { states: 0, old: 0, new: 0, asked: 0 }
+      const tally = newTally()
       for (let seed = part; seed < 24; seed += 3) {
         const random = new Random(`crash-${seed}`)
         const clusterBits = random.pick([9, 9, 10, 12, 16])

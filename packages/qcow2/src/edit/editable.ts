@@ -17,8 +17,9 @@ export function mustBeEditable(image: ImageInspection): void {
   if (bitmapDirectory?.stale) {
     throw refuse(
       'stale-bitmaps',
-      'its bitmaps are stale: a program that does not know them wrote to it. QEMU drops them when it next opens it for ' +
-        'writing (qemu-img check -r leaks)',
+      // Which of the two cannot be told from what is there, so neither is taken for the other.
+      'its bitmaps are stale: a program that does not know them wrote to it, or the first or last one was being edited ' +
+        'when the machine stopped. QEMU drops them when it next opens it for writing (qemu-img check -r leaks)',
     )
   }
   const broken = findings.find(({ severity }) => severity === 'error')

@@ -28,7 +28,8 @@ export const RETIRED_MAGIC = 0x746d7064
 
 /**
  * The writes that make a new directory the image's own, each within one sector of 512 bytes and made to last before
- * the next: whatever comes between, the image has its old bitmaps or its new ones.
+ * the next: whatever comes between, the image has its old bitmaps or its new ones. Where the extension begins in the
+ * sector of the autoclear bits, as where QEMU puts it in an image without a backing file, both change in one write.
  *
  * @param start cluster 0, as it is now
  * @throws {Qcow2Error} `no-space` where cluster 0 has no room for the extension
@@ -40,27 +41,31 @@ export function planSwitch(
 ): HeaderWrite[] {
   const extension = image.extensions.findLast(({ magic }) => magic === extensionMagic.bitmaps)
   const flags = image.header.autoclearFeatures
-  const writes: HeaderWrite[] = []
   // Bits that nobody here knows: what they say is no longer so once the image was written to.
   const known = flags & KNOWN
-  if (known !== flags) writes.push(setAutoclear('unknown autoclear bits are cleared', known))
+  const unknownCleared = setAutoclear('unknown autoclear bits are cleared', known)
+  const now = start.slice()
+  now.set(unknownCleared.bytes, AUTOCLEAR_AT)
+  let writes: HeaderWrite[] = []
   if (directory !== undefined && extension !== undefined) {
-    return [...writes, ...replaced(extension.offset, extension.data, directory, known)]
+    writes = replaced(extension.offset, extension.data, directory, known)
+  } else if (directory !== undefined) writes = added(image, directory, known, now)
+  else if (extension !== undefined) {
+    writes = removed(extension.offset, image.extensions.at(-1) === extension, known, now)
   }
-  if (directory !== undefined) return [...writes, ...added(image, directory, known, start)]
-  if (extension !== undefined) {
-    const last = image.extensions.at(-1) === extension
-    return [
-      ...writes,
-      setAutoclear('the bitmaps are let go (autoclear bit 0)', known & ~autoclear.bitmaps),
-      {
-        what: 'the bitmaps extension ends',
-        offset: extension.offset - 8,
-        bytes: last ? new Uint8Array(8) : u32(RETIRED_MAGIC),
-      },
-    ]
+  if (known === flags || writes[0]?.offset === AUTOCLEAR_AT) return writes
+  return [unknownCleared, ...writes]
+}
+
+/** The last bitmap is gone. Without autoclear bit 0 an extension says nothing, so in two writes the bit goes first. */
+function removed(at: number, last: boolean, flags: bigint, start: Uint8Array): HeaderWrite[] {
+  const off = setAutoclear('the bitmaps are let go (autoclear bit 0)', flags & ~autoclear.bitmaps)
+  const end: HeaderWrite = {
+    what: 'the bitmaps extension ends',
+    offset: at - 8,
+    bytes: last ? new Uint8Array(8) : u32(RETIRED_MAGIC),
   }
-  return writes
+  return atOnce('the switch: the bitmaps extension ends, and autoclear bit 0', [off, end], start)
 }
 
 /** The payload's 24 bytes, in one sector if they lie in one; else those that change, if these do. */
@@ -97,17 +102,22 @@ function added(
     header.backingFileOffset === 0 ? 0 : header.backingFileOffset + header.backingFileSize,
   )
   const on = setAutoclear('the bitmaps hold (autoclear bit 0)', flags | autoclear.bitmaps)
+  /** Where nobody looks yet: the content; then what makes an extension of it, and the bit. */
+  const shown = (content: HeaderWrite, begin: HeaderWrite): HeaderWrite[] => {
+    const what = 'the switch: the bitmaps extension and autoclear bit 0'
+    const whole = atOnce(what, [content, begin, on], start)
+    return whole.length === 1 ? whole : [content, ...atOnce(what, [begin, on], start)]
+  }
   const retired = extensions.find(({ magic, data }) => magic === RETIRED_MAGIC && data.byteLength === 24)
   if (retired !== undefined) {
-    return [
+    return shown(
       { what: 'the bitmaps extension', offset: retired.offset, bytes: payload(directory) },
       {
         what: 'the bitmaps extension is one again',
         offset: retired.offset - 8,
         bytes: u32(extensionMagic.bitmaps),
       },
-      on,
-    ]
+    )
   }
   const last = extensions.at(-1)
   const at = last === undefined ? header.headerLength : last.offset + Math.ceil(last.data.byteLength / 8) * 8
@@ -148,9 +158,10 @@ function added(
   // Behind END, which is still there, nobody looks; then END itself, 8 bytes of one sector, becomes the extension.
   return [
     ...writes,
-    { what: 'the bitmaps extension, behind the end of the others', offset: at + 8, bytes: bytes.slice(8) },
-    { what: 'the bitmaps extension begins', offset: at, bytes: bytes.slice(0, 8) },
-    on,
+    ...shown(
+      { what: 'the bitmaps extension, behind the end of the others', offset: at + 8, bytes: bytes.slice(8) },
+      { what: 'the bitmaps extension begins', offset: at, bytes: bytes.slice(0, 8) },
+    ),
   ]
 }
 
@@ -176,6 +187,16 @@ function setAutoclear(what: string, flags: bigint): HeaderWrite {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, flags)
   return { what, offset: AUTOCLEAR_AT, bytes }
+}
+
+/** As one write, what lies between them with it, where all of it is in one sector; else one after the other. */
+function atOnce(what: string, writes: readonly HeaderWrite[], start: Uint8Array): HeaderWrite[] {
+  const offset = Math.min(...writes.map(write => write.offset))
+  const end = Math.max(...writes.map(write => write.offset + write.bytes.byteLength))
+  const bytes = start.slice(offset, end)
+  for (const write of writes) bytes.set(write.bytes, write.offset - offset)
+  const whole = { what, offset, bytes }
+  return oneSector(whole) ? [whole] : [...writes]
 }
 
 function oneSector({ offset, bytes }: HeaderWrite): boolean {
