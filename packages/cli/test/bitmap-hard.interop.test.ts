@@ -182,6 +182,49 @@ describe.skipIf(peers.skip)(`in the middle of it${peers.label}`, () => {
   })
 })
 
+describe.skipIf(peers.skip)(`the image that is merged from${peers.label}`, () => {
+  it('meanwhile nobody gets it for writing, QEMU or ours; who reads does', async () => {
+    const source = dir.file('source.qcow2')
+    const pristine = dir.file('pristine.qcow2')
+    const file = dir.file('into.qcow2')
+    largeImage(source)
+    writeQcow2(pristine, {
+      virtualSize: (await qemuImg.info(source))['virtual-size'],
+      bitmaps: [{ name: 'target', granularityBits: 12 }],
+    })
+    const { size } = statSync(pristine)
+    const args = ['bitmap', '--merge', 'source', '-b', source, file, 'target']
+    for (let attempt = 0; ; attempt++) {
+      copyFileSync(pristine, file)
+      const { child, ended } = start(args)
+      const began = await writing(file, size, child)
+      child.kill('SIGSTOP')
+      if (!began || child.exitCode !== null) {
+        expect(attempt, 'always over before it could be stopped').toBeLessThan(20)
+        continue
+      }
+      try {
+        const qemu = await run('qemu-io', ['-f', 'qcow2', '-c', 'write 0 512', source], { accept: 'any' })
+        expect(qemu.stderr).toContain('Failed to get "write" lock')
+        await expect(StorageDaemon.start([qcow2Blockdev('disk', source)])).rejects.toThrow('"write" lock')
+        const { status, error } = await tidemarkError(['bitmap', '--clear', source, 'source'])
+        expect([status, error.code, error.use]).toEqual([1, 'image-locked', 'read'])
+        // Readers: QEMU's, and one more merge from it.
+        expect((await qemuImg.check(source)).status).toBe(0)
+        const other = dir.file('into-too.qcow2')
+        copyFileSync(pristine, other)
+        expect(await tidemark([...args.slice(0, -2), other, 'target'])).toMatchObject({ status: 0 })
+      } finally {
+        child.kill('SIGCONT')
+      }
+      expect(await ended).toBe(0)
+      expect(await dirtyMap(file, 'target')).toEqual(await dirtyMap(source, 'source'))
+      await qemuIo(source, ['write -q 0 512'])
+      return
+    }
+  })
+})
+
 describe.skipIf(peers.skip)(`a VM has the image${peers.label}`, () => {
   it('it is refused, as is its bitmap for a merge; a dry run only with -U', async () => {
     const file = dir.file('held.qcow2')

@@ -1,8 +1,9 @@
 // Longer than most: what each argument of one command means, and that each failure leaves no trace.
 // tidemark bitmap without QEMU: what its arguments mean, what it refuses, and that a refusal leaves no trace.
 import { createHash } from 'node:crypto'
-import { copyFileSync, readFileSync, statSync, truncateSync } from 'node:fs'
+import { copyFileSync, linkSync, readFileSync, statSync, symlinkSync, truncateSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { openWritableFile } from '@tidemark/qcow2/node'
 import { type BitmapSpec, programPath, type Qcow2Spec, run, tempDir, writeQcow2 } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
 import { Interruption } from '../src/interruption.js'
@@ -134,11 +135,14 @@ describe('what the arguments mean', () => {
       status: 0,
     })
     expect(await state(file)).toMatchObject({ even: 'auto 65536 7' })
-    const same = `${dir.path}/./${file.split('/').at(-1)}`
-    expect(await tidemark(['bitmap', '--add', '--merge', 'even', '-b', same, file, 'b'])).toMatchObject({
-      status: 0,
-    })
-    expect(await state(file)).toMatchObject({ b: 'auto 65536 7' })
+    symlinkSync(file, `${file}-soft`)
+    linkSync(file, `${file}-hard`)
+    for (const same of [`${dir.path}/./${file.split('/').at(-1)}`, `${file}-soft`, `${file}-hard`]) {
+      expect(await tidemark(['bitmap', '--add', '--merge', 'even', '-b', same, file, same])).toMatchObject({
+        status: 0,
+      })
+      expect(await state(file)).toMatchObject({ [same]: 'auto 65536 7' })
+    }
     const none = image({ bitmaps: [] })
     await edit('--add', '--merge', 'even', '-b', file, none, 'first')
     expect(await state(none)).toEqual({ first: 'auto 65536 7' })
@@ -457,6 +461,15 @@ describe('where no lock can be had', () => {
       expect(unsafe).toMatchObject({ status: 0, stdout: '' })
       expect(unsafe.stderr).toMatch(/^warning: no lock is held on .*koffi.*\n$/)
       expect(await state(file)).toEqual({ ...before, b: 'auto 65536 0' })
+      // An image that is only read is looked at, as by the commands that read.
+      const from = image()
+      const merge = ['--unsafe-no-lock', '--merge', 'even', '-b', from, file, 'b']
+      const writer = await openWritableFile(from)
+      const held = await alone(...merge)
+      expect([held.status, held.stderr]).toEqual([1, expect.stringContaining('has it open for writing')])
+      await writer.close()
+      expect(await alone(...merge)).toMatchObject({ status: 0 })
+      expect(await state(file)).toEqual({ ...before, b: 'auto 65536 4' })
     } finally {
       copy.remove()
     }

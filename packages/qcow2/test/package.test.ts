@@ -123,6 +123,7 @@ describe('the exports', () => {
       'fileOpener',
       'nodeCodecs',
       'openFile',
+      'openHeldFile',
       'openWritableFile',
       'readLockTable',
       'readLocks',

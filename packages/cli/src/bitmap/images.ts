@@ -7,7 +7,7 @@ import {
   Qcow2Error,
   type WritableStorage,
 } from '@tidemark/qcow2'
-import { openFile, openWritableFile, readLocks } from '@tidemark/qcow2/node'
+import { openFile, openHeldFile, openWritableFile, readLocks } from '@tidemark/qcow2/node'
 import { CommandError } from '../errors.js'
 import type { Output } from '../output.js'
 import type { BitmapEditOptions } from './options.js'
@@ -64,9 +64,10 @@ function heedful(storage: WritableStorage): WritableStorage {
 }
 
 /**
- * Opens the image that bitmaps are merged from, for reading; undefined where it is the target itself.
+ * Opens the image that bitmaps are merged from, for reading, and holds it against writers; undefined where it is the
+ * target itself, by whatever name.
  *
- * @throws {Qcow2Error} for an image whose bitmaps cannot be relied on
+ * @throws {Qcow2Error} `image-locked`; for an image whose bitmaps cannot be relied on
  */
 export async function openSource(
   file: string,
@@ -74,13 +75,14 @@ export async function openSource(
   options: BitmapEditOptions,
   output: Output,
 ): Promise<ImageInspection | undefined> {
-  const storage = await openFile(file, { blocking: true })
+  let storage = await openFile(file, { blocking: true })
   try {
     if (storage.identity === target.identity) {
       await storage.close()
       return undefined
     }
-    await refuseWriter(file, options, output)
+    if (options.dryRun) await refuseWriter(file, options, output)
+    else storage = await held(storage, options, output)
     const image = await inspectImage(storage)
     const broken = image.findings.find(
       // One malformed entry does no harm to the others.
@@ -98,6 +100,26 @@ export async function openSource(
   } catch (error) {
     await storage.close()
     throw error
+  }
+}
+
+/**
+ * The same once more, held. Where no lock can be had it stays as it is: who writes to it by now is refused, and who
+ * comes later is noticed before the switch.
+ */
+async function held(
+  storage: ImageStorage,
+  options: BitmapEditOptions,
+  output: Output,
+): Promise<ImageStorage> {
+  try {
+    const same = await openHeldFile(storage.name, { blocking: true })
+    await storage.close()
+    return same
+  } catch (error) {
+    if ((error as Partial<Qcow2Error>).code !== 'lock-unavailable') throw error
+    await refuseWriter(storage.name, options, output)
+    return storage
   }
 }
 

@@ -19,6 +19,15 @@ export interface OpenFileOptions {
  * @throws {Qcow2Error} `image-missing`, or `read-failed` when it cannot be opened or is neither file nor device
  */
 export async function openFile(path: string, options: OpenFileOptions = {}): Promise<ImageStorage> {
+  return openForReading(path, options)
+}
+
+/** @param first what is to be done before its size is looked at */
+export async function openForReading(
+  path: string,
+  options: OpenFileOptions,
+  first?: (fd: number) => Promise<void>,
+): Promise<ImageStorage> {
   // Not node:fs/promises: loading it takes longer than reading an image's metadata.
   let fd: number
   try {
@@ -28,6 +37,7 @@ export async function openFile(path: string, options: OpenFileOptions = {}): Pro
     throw openError(path, cause)
   }
   try {
+    await first?.(fd)
     return new FileStorage(await openedFile(path, fd, options))
   } catch (error) {
     await promisify(close)(fd)

@@ -1,5 +1,6 @@
 export { nodeCodecs } from './codecs.js'
 export { type OpenFileOptions, openFile } from './file-storage.js'
+export { openHeldFile } from './held-file.js'
 export { type ImageLocks, type LockTable, readLocks, readLockTable } from './locks.js'
 export { type FileOpenerOptions, fileOpener } from './opener.js'
 export { type OpenWritableFileOptions, openWritableFile } from './writable-file.js'

@@ -1,20 +1,11 @@
 // QEMU's bytes (block/file-posix.c): a permission that is held is a read lock on 100 + its number, one that must
 // not be shared with others on 200 + its number. The numbers: 0 consistent read, 1 write, 2 unchanged write,
 // 3 resize.
-export const PERMISSION_BASE = 100
-export const UNSHARED_BASE = 200
-export const CONSISTENT_READ = 0
-export const WRITE = 1
-export const RESIZE = 3
-
-/** What a QEMU that has a qcow2 image open for writing holds, in the order in which it takes them. */
-export const WRITER_BYTES: readonly number[] = [
-  PERMISSION_BASE + CONSISTENT_READ,
-  PERMISSION_BASE + WRITE,
-  PERMISSION_BASE + RESIZE,
-  UNSHARED_BASE + WRITE,
-  UNSHARED_BASE + RESIZE,
-]
+const PERMISSION_BASE = 100
+const UNSHARED_BASE = 200
+const CONSISTENT_READ = 0
+const WRITE = 1
+const RESIZE = 3
 
 /**
  * How others use an image: they write to it or change its size; hold it so that nobody may even read; or read it and
@@ -22,10 +13,35 @@ export const WRITER_BYTES: readonly number[] = [
  */
 export type ImageUse = 'written' | 'held' | 'read'
 
-/** The use that is in a writer's way. One who merely looks (`qemu-img info -U`) is not. */
-export function useAgainstWriter(held: (byte: number) => boolean): ImageUse | undefined {
-  if (held(PERMISSION_BASE + WRITE) || held(PERMISSION_BASE + RESIZE)) return 'written'
-  if (held(UNSHARED_BASE + CONSISTENT_READ)) return 'held'
-  if (held(UNSHARED_BASE + WRITE) || held(UNSHARED_BASE + RESIZE)) return 'read'
-  return undefined
+/** What one holds who uses an image, and whom one does not bear. */
+export interface LockRole {
+  /** In the order in which QEMU takes them. */
+  readonly bytes: readonly number[]
+  /** The use that is in one's way. Who merely looks (`qemu-img info -U`) is in nobody's. */
+  useAgainst(held: (byte: number) => boolean): ImageUse | undefined
+}
+
+/** QEMU that has a qcow2 image open for reading. */
+export const READER: LockRole = {
+  bytes: [PERMISSION_BASE + CONSISTENT_READ, UNSHARED_BASE + WRITE, UNSHARED_BASE + RESIZE],
+  useAgainst(held) {
+    if (held(PERMISSION_BASE + WRITE) || held(PERMISSION_BASE + RESIZE)) return 'written'
+    return held(UNSHARED_BASE + CONSISTENT_READ) ? 'held' : undefined
+  },
+}
+
+/** QEMU that has one open for writing. */
+export const WRITER: LockRole = {
+  bytes: [
+    PERMISSION_BASE + CONSISTENT_READ,
+    PERMISSION_BASE + WRITE,
+    PERMISSION_BASE + RESIZE,
+    UNSHARED_BASE + WRITE,
+    UNSHARED_BASE + RESIZE,
+  ],
+  useAgainst(held) {
+    const use = READER.useAgainst(held)
+    if (use !== undefined) return use
+    return held(UNSHARED_BASE + WRITE) || held(UNSHARED_BASE + RESIZE) ? 'read' : undefined
+  },
 }

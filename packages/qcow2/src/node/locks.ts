@@ -1,6 +1,6 @@
 import { readFile, statSync } from 'node:fs'
 import { openError } from './file-storage.js'
-import { CONSISTENT_READ, PERMISSION_BASE, RESIZE, UNSHARED_BASE, WRITE } from './lock-bytes.js'
+import { READER } from './lock-bytes.js'
 
 /** The OFD locks on one file, as /proc/locks shows them. */
 export interface ImageLocks {
@@ -58,10 +58,7 @@ function deviceKeys(dev: number): string {
 
 /** Whether somebody holds a lock that tells of a writer, by the text of /proc/locks. */
 export function holdsWriter(text: string, device: string, inode: number): boolean {
-  const held = heldBytes(text, device, inode)
-  return (
-    held(PERMISSION_BASE + WRITE) || held(PERMISSION_BASE + RESIZE) || held(UNSHARED_BASE + CONSISTENT_READ)
-  )
+  return READER.useAgainst(heldBytes(text, device, inode)) !== undefined
 }
 
 /** Tells of one byte of an open file whether somebody holds a lock on it, this process too. */

@@ -2,58 +2,62 @@ import { fstat } from 'node:fs'
 import { constants } from 'node:os'
 import { promisify } from 'node:util'
 import { Qcow2Error } from '../errors.js'
-import { type ImageUse, useAgainstWriter, WRITER_BYTES } from './lock-bytes.js'
+import type { ImageUse, LockRole } from './lock-bytes.js'
 import { locksOf, readLockTable } from './locks.js'
 import { EACCES, EAGAIN, F_RDLCK, F_UNLCK, F_WRLCK, native, type OfdLockCalls } from './native.js'
 
 /**
- * Takes the locks on an open file that QEMU takes for a qcow2 image that it writes to. They belong to the descriptor:
+ * Takes the locks on an open file that QEMU takes for a qcow2 image that it has open. They belong to the descriptor:
  * whatever else this process opens and closes, they last until it is closed, and end with the process however that
  * ends. Nobody is waited for.
  *
  * Each takes them first and looks at others' then, so of several at a time at most one keeps them. All may be refused,
  * as QEMUs are.
  *
- * @param fd open for reading and writing
  * @param lock `none`: takes none, only looks whether others use the image
- * @throws {Qcow2Error} `image-locked` when others use it in a way that does not bear a writer; `lock-unavailable`
+ * @throws {Qcow2Error} `image-locked` when others use it in a way that does not bear this one; `lock-unavailable`
  * where locks are required and none can be taken. Nothing is held then.
  */
-export async function lockImage(fd: number, name: string, lock: 'required' | 'none'): Promise<void> {
+export async function lockImage(
+  fd: number,
+  name: string,
+  lock: 'required' | 'none',
+  role: LockRole,
+): Promise<void> {
   const calls = (await native())?.ofdLocks
-  if (lock === 'required' && calls !== undefined) return takeAll(calls, fd, name)
-  refuse(name, await isLocked(fd))
+  if (lock === 'required' && calls !== undefined) return takeAll(calls, fd, name, role)
+  refuse(name, await isLocked(fd, role))
   if (lock === 'required') throw unavailable(name, whyNoCalls())
 }
 
 /**
- * How others use an open image, if in a way that does not bear a writer. It looks, and takes nothing. Undefined too
+ * How others use an open image, if in a way that does not bear one of this role. It looks, and takes nothing. Undefined too
  * where nobody can tell.
  *
  * By the kernel's word on this very file; where it cannot be asked, by /proc/locks, which tells of this process's own
  * locks too, and knows files of some layered file systems by other numbers than fstat.
  */
-export async function isLocked(fd: number): Promise<ImageUse | undefined> {
+export async function isLocked(fd: number, role: LockRole): Promise<ImageUse | undefined> {
   const calls = (await native())?.ofdLocks
-  if (calls !== undefined) return useAgainstWriter(byte => inTheWay(calls, fd, byte) === true)
+  if (calls !== undefined) return role.useAgainst(byte => inTheWay(calls, fd, byte) === true)
   const [table, file] = await Promise.all([readLockTable(), promisify(fstat)(fd)])
-  return useAgainstWriter(locksOf(table, file))
+  return role.useAgainst(locksOf(table, file))
 }
 
 /** Without a pause in between: nothing else of this process may see half of it. */
-function takeAll(calls: OfdLockCalls, fd: number, name: string): void {
+function takeAll(calls: OfdLockCalls, fd: number, name: string, role: LockRole): void {
   try {
-    for (const byte of WRITER_BYTES) take(calls, fd, name, byte)
+    for (const byte of role.bytes) take(calls, fd, name, byte)
     refuse(
       name,
-      useAgainstWriter(byte => {
+      role.useAgainst(byte => {
         const answer = inTheWay(calls, fd, byte)
         if (typeof answer === 'boolean') return answer
         throw unavailable(name, answer)
       }),
     )
   } catch (error) {
-    for (const byte of WRITER_BYTES) calls.set(fd, F_UNLCK, byte, 1)
+    for (const byte of role.bytes) calls.set(fd, F_UNLCK, byte, 1)
     throw error
   }
 }

@@ -25,6 +25,7 @@ import {
   requireFileOrDevice,
   turns,
 } from './file-storage.js'
+import { WRITER } from './lock-bytes.js'
 import { native, PUNCH_HOLE_KEEP_SIZE } from './native.js'
 import { lockImage } from './ofd-locks.js'
 
@@ -54,7 +55,7 @@ export async function openWritableFile(
 ): Promise<WritableStorage> {
   const fd = await openForWriting(path)
   try {
-    await lockImage(fd, path, options.lock ?? 'required')
+    await lockImage(fd, path, options.lock ?? 'required', WRITER)
     // Its size counts from now on only.
     return new WritableFile(await openedFile(path, fd, options))
   } catch (error) {
