@@ -80,6 +80,46 @@ export function applyModel(model: Model, actions: readonly BitmapAction[], diskB
   return after
 }
 
+/** A guest wrote: those that record have it too. */
+export function recorded(
+  model: Model,
+  writes: readonly { readonly offset: number; readonly length: number }[],
+  diskBytes: number,
+): Model {
+  const after = new Map(model)
+  for (const [name, bitmap] of model) {
+    if (!bitmap.enabled || bitmap.inUse) continue
+    const edges = writes.reduce(
+      (sum: readonly number[], { offset, length }) =>
+        united(sum, widened([offset, offset + length], bitmap.granularity, diskBytes)),
+      bitmap.edges!,
+    )
+    after.set(name, { ...bitmap, edges })
+  }
+  return after
+}
+
+/** A disk of another size: a granule that the old end cut counts as a whole where there is more of it now. */
+export function afterResize(model: Model, from: number, to: number): Model {
+  return new Map(
+    [...model].map(([name, bitmap]) => {
+      const whole = bitmap.edges!.map(edge =>
+        edge === from ? Math.ceil(edge / bitmap.granularity) * bitmap.granularity : edge,
+      )
+      const edges: number[] = []
+      for (let i = 0; i < whole.length; i += 2) {
+        if (whole[i]! < to) edges.push(whole[i]!, Math.min(to, whole[i + 1]!))
+      }
+      return [name, { ...bitmap, edges }]
+    }),
+  )
+}
+
+/** QEMU had it open for writing, and ended without a word. */
+export function afterCrash(model: Model): Model {
+  return new Map([...model].map(([name, bitmap]) => [name, { ...bitmap, inUse: true, edges: undefined }]))
+}
+
 function widened(edges: readonly number[], granularity: number, diskBytes: number): number[] {
   return edges.map((edge, i) =>
     i % 2 === 0
@@ -100,24 +140,38 @@ function united(a: readonly number[], b: readonly number[]): number[] {
   return out
 }
 
+const everyKind = [
+  'add',
+  'remove',
+  'clear',
+  'enable',
+  'disable',
+  'rename',
+  'merge',
+  'merge',
+  'merge',
+] as const
+
 /** Actions that can be done, one after the other. */
 export function randomActions(
   random: Random,
   model: Model,
   diskBytes: number,
   count: number,
+  kinds: readonly BitmapAction['action'][] = everyKind,
 ): BitmapAction[] {
   const actions: BitmapAction[] = []
   let now = model
   while (actions.length < count) {
     const names = [...now].filter(([, { inUse }]) => !inUse).map(([name]) => name)
-    const kind = random.pick(
-      names.length === 0
-        ? (['add'] as const)
-        : (['add', 'remove', 'clear', 'enable', 'disable', 'rename', 'merge', 'merge', 'merge'] as const),
-    )
+    const broken = [...now.keys()].filter(name => !names.includes(name))
+    const kind = names.length === 0 ? 'add' : random.pick(kinds)
     const name = names.length === 0 ? '' : random.pick(names)
-    const action = make(kind, name)
+    // One that is inconsistent can be removed.
+    const action: BitmapAction =
+      broken.length > 0 && random.bool(0.2)
+        ? { action: 'remove', name: random.pick(broken) }
+        : make(kind, name)
     actions.push(action)
     now = applyModel(now, [action], diskBytes)
   }
