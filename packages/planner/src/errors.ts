@@ -76,6 +76,14 @@ export type PlanErrorCode =
   | 'plan-unknown'
   /** A disk has no folder of its own for the backup's target or scratch file: name one. */
   | 'target-dir-needed'
+  /** No such layer in a disk's chain. */
+  | 'layer-unknown'
+  /** Layers that cannot be united so: the base is not below the top, or nothing lies between. */
+  | 'layer-order'
+  /** A snapshot's overlay that is in the chain already. */
+  | 'overlay-unfit'
+  /** Operations that cannot be carried out as a whole. */
+  | 'operation-blocked'
 
 /** A question that has no plan for an answer. */
 export class PlanError extends PlannerError {
@@ -83,6 +91,41 @@ export class PlanError extends PlannerError {
   readonly code: PlanErrorCode
 
   constructor(code: PlanErrorCode, message: string, evidence: Evidence = {}) {
+    super(message, evidence)
+    this.code = code
+  }
+}
+
+export type DefinitionErrorCode =
+  /** The domain has no disk at all. */
+  | 'domain-without-disks'
+  /** More disks are listed than the domain has. */
+  | 'too-many-disks'
+  /** No disk of the domain has that target or path, or several have that path. */
+  | 'disk-unknown'
+  | 'disk-twice'
+  /** An empty or read-only disk. */
+  | 'disk-not-writable'
+  /** A new checkpoint of a disk that cannot hold bitmaps. */
+  | 'disk-not-qcow2'
+  /** A new checkpoint's bitmap must have its name. */
+  | 'bitmap-name'
+  /** What is told anew must have a name and a creation time. */
+  | 'name-missing'
+  | 'creation-time-missing'
+  /** The embedded `<domain>` has another UUID. */
+  | 'domain-differs'
+  /** An incremental backup of a disk, with no checkpoint named. */
+  | 'incremental-missing'
+  /** libvirt makes up a file's name beside a disk only where the disk is a file. */
+  | 'disk-not-a-file'
+
+/** A `<domaincheckpoint>` or `<domainbackup>` that does not go with its domain: libvirt refuses it too. */
+export class DefinitionError extends PlannerError {
+  override readonly name = 'DefinitionError'
+  readonly code: DefinitionErrorCode
+
+  constructor(code: DefinitionErrorCode, message: string, evidence: Evidence = {}) {
     super(message, evidence)
     this.code = code
   }

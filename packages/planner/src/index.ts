@@ -1,3 +1,8 @@
+export {
+  type CompleteCheckpointOptions,
+  completeCheckpoint,
+  redefineCheckpoint,
+} from './checkpoints/complete.js'
 export type { TreeProblem } from './checkpoints/problems.js'
 export { buildCheckpointTree, type CheckpointTree } from './checkpoints/tree.js'
 export * from './errors.js'
@@ -5,6 +10,7 @@ export * from './facts.js'
 export { type BackupXmlOptions, planToBackupXml } from './formats/backup-xml.js'
 export { planToQmp, type QmpAction, type QmpOptions, type QmpTransaction } from './formats/qmp.js'
 export { planToSh, type ShOptions } from './formats/sh.js'
+export * from './operations/index.js'
 export { type BackupRequest, planBackup } from './plan/backup.js'
 export { planExitStatus } from './plan/exit-status.js'
 export { type Json, planToJson, toKebab } from './plan/json.js'
@@ -28,6 +34,8 @@ export type {
 } from './plan/reasons.js'
 export type * from './plan/types.js'
 export { type BitmapVerdict, judgeBitmap, type LayerBitmaps, type Violation } from './validity.js'
-export { type ParseCheckpointOptions, parseCheckpoint } from './xml/checkpoint.js'
-export { parseDomain } from './xml/domain.js'
+export { type ParseCheckpointOptions, parseCheckpoint, parseCheckpointDraft } from './xml/checkpoint.js'
+export { type PrintCheckpointOptions, printCheckpoint } from './xml/checkpoint-print.js'
+export { embedDomain, parseDomain } from './xml/domain.js'
+export type { EmbeddedXml } from './xml/embedded.js'
 export { MAX_XML_DEPTH, MAX_XML_LENGTH } from './xml/guard.js'
