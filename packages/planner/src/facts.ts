@@ -2,6 +2,7 @@
  * What the planner is told: plain data, gathered elsewhere (from files by `@tidemark/planner/node`, or by a
  * caller from a database, QMP or a test). Nothing here is opened or read by the planner itself.
  */
+import type { EmbeddedXml } from './xml/embedded.js'
 
 /** A disk of a `<domain>`, as far as planning goes. Paths are as the XML has them, before any mapping. */
 export interface DomainDisk {
@@ -30,12 +31,40 @@ export interface DomainDisk {
   readonly transient?: boolean
   /** `<slices>`: the disk is a part of the file only, which cannot be read offline. */
   readonly sliced?: boolean
+  /** `<shareable/>`: other domains may write to it as well. */
+  readonly shareable?: boolean
+  /** `<encryption format>`: `luks`, `qcow`, …: guest data cannot be read without the secret. */
+  readonly encryption?: string
+  /** `<source pool volume>`: the volume, also where `source` is the file that it was found to be. */
+  readonly volume?: VolumeName
+  /** A copy or an active commit is under way: the disk may have another top any moment. */
+  readonly mirror?: DiskMirror
+}
+
+/** A volume of one of libvirt's storage pools. */
+export interface VolumeName {
+  readonly pool: string
+  readonly volume: string
+}
+
+/** `<mirror>`: where a running block job copies a disk to. */
+export interface DiskMirror {
+  /** `copy`, `active-commit`, …; undefined where the XML does not say (a copy, before libvirt 1.2.7). */
+  readonly job: string | undefined
+  /** `yes`: both are the same, and the job waits to be ended; `abort`, `pivot`: it ends. Undefined: still copying. */
+  readonly ready: string | undefined
+  readonly type: string
+  /** As `DomainDisk.source`. */
+  readonly source: string | undefined
+  readonly format: string | undefined
 }
 
 export interface BackingStore {
   readonly type: string
   readonly source: string | undefined
   readonly format: string | undefined
+  /** `<encryption format>` of this image. */
+  readonly encryption?: string
 }
 
 export interface DomainFacts {
@@ -51,6 +80,8 @@ export interface CheckpointDisk {
   readonly checkpoint: 'no' | 'bitmap'
   /** The bitmap's name; libvirt's default is the checkpoint's name. */
   readonly bitmap: string | undefined
+  /** Bytes that its bitmap stands for: only in what libvirt prints when it is asked for sizes, never read. */
+  readonly size?: number | undefined
 }
 
 export interface CheckpointFacts {
@@ -63,7 +94,14 @@ export interface CheckpointFacts {
   readonly disks: readonly CheckpointDisk[] | undefined
   /** The domain as it was at that time; libvirt stores it, hand-made metadata may lack it. */
   readonly domain: DomainFacts | undefined
+  /** The same `<domain>` to the letter, for metadata that is written anew. May hold secrets: shows nowhere else. */
+  readonly domainXml?: EmbeddedXml | undefined
+  /** Why libvirt does not load this metadata though it can be read: what its schema does not have. Absent: it does. */
+  readonly libvirtSkips?: string | undefined
 }
+
+/** A checkpoint's description that may still lack a name, as `virsh checkpoint-create` takes it. */
+export type CheckpointDraft = Omit<CheckpointFacts, 'name'> & { readonly name: string | undefined }
 
 /** One persistent bitmap as an image's directory has it. */
 export interface BitmapFacts {
@@ -101,6 +139,20 @@ export interface LayerFacts {
   /** The bitmaps extension is there but autoclear bit 0 is clear: all its bitmaps are inconsistent. */
   readonly bitmapsStale: boolean
   readonly bitmaps: readonly BitmapFacts[]
+  /** Internal snapshots: they tell how large the disk was when each was taken. Absent: not looked at, or none. */
+  readonly snapshots?: readonly SnapshotFacts[]
+  /** What tells the file from every other one of its host, whatever it is called; compared with `fileIds`. */
+  readonly fileId?: string | undefined
+}
+
+/** An internal snapshot of an image. */
+export interface SnapshotFacts {
+  readonly id: string
+  readonly name: string
+  /** Unix seconds, when it was taken. */
+  readonly date: number
+  /** The disk's size then, in bytes; undefined where the image does not say (version 2). */
+  readonly diskSize: number | undefined
 }
 
 export interface LayerProblem {
@@ -120,4 +172,9 @@ export interface BackupFacts {
   readonly checkpoints: readonly CheckpointFacts[]
   /** Disk target → its backing chain now, top layer first. A disk whose source cannot be read offline has none. */
   readonly chains: ReadonlyMap<string, readonly LayerFacts[]>
+  /**
+   * Paths of the checkpoints' `<domain>`s as they have them → the file that is there now, as `LayerFacts.fileId` has
+   * it: so that one file under two names (a symbolic link, a bind mount) is known for one. Absent: names alone count.
+   */
+  readonly fileIds?: ReadonlyMap<string, string>
 }

@@ -1,7 +1,17 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { judgeBitmap, parseCheckpoint, planBackup, planToQmp, XmlError } from '../src/index.js'
+import {
+  completeCheckpoint,
+  judgeBitmap,
+  parseCheckpoint,
+  parseCheckpointDraft,
+  planBackup,
+  planToQmp,
+  printCheckpoint,
+  redefineCheckpoint,
+  XmlError,
+} from '../src/index.js'
 import { checkpoint, disk, domain } from './facts.js'
 import { CASES, casesNote, haveCases, readCase, readChain } from './libvirt-cases.js'
 
@@ -93,6 +103,43 @@ describe.skipIf(!haveCases)(`libvirt's checkpoint XML${casesNote}`, () => {
       expect(bitmap).toBe(checkpoint === 'bitmap' ? name : undefined)
     }
   })
+
+  it.each(['disk-default', 'empty', 'redefine', 'sample', 'size'])('redefined: %s gives itself', name => {
+    const out = readCase(OUT, `${name}.xml`)
+    const draft = parseCheckpointDraft(out)
+    // The harness gives redefine's <domain>, the others have none; sizes are never read.
+    const size = name === 'size' ? 1048576 : undefined
+    const redefined = redefineCheckpoint(draft, draft.domain?.uuid)
+    const disks = redefined.disks?.map(disk => ({ ...disk, size }))
+    expect(printCheckpoint({ ...redefined, disks }, { withDomain: true })).toBe(out)
+  })
+
+  // As libvirt's own test runs them: a fixed clock, a parent but for `empty`, and a bitmap for vda.
+  const vda = disk('vda', '/tmp/data.img')
+  it.each([
+    ['empty', 1525889631, [vda], undefined],
+    ['disk-default', 1525889631, [vda], '1525111885'],
+    ['sample', 1525889631, [vda, disk('vdb', '/tmp/logs.img')], '1525111885'],
+    ['size', 1553648510, [vda], '1525111885'],
+  ] as const)('made: %s', (name, now, disks, parent) => {
+    const draft = parseCheckpointDraft(readCase(IN, `${name}.xml`))
+    const made = completeCheckpoint(draft, domain(disks), { now, parent })
+    const sized = name === 'size' ? made.disks?.map(entry => ({ ...entry, size: 1048576 })) : made.disks
+    expect(printCheckpoint({ ...made, disks: sized })).toBe(readCase(OUT, `${name}.xml`))
+  })
+
+  it.each(['disk-invalid', 'name-invalid'])('made: %s is refused', name => {
+    expect(() => parseCheckpointDraft(readCase(IN, `${name}.xml`))).toThrow(XmlError)
+  })
+
+  it.each(['internal-active-invalid', 'internal-inactive-invalid'])(
+    '%s is read, but libvirt skips it',
+    name => {
+      const xml = readCase(OUT, `${name}.xml`)
+      expect(parseCheckpoint(xml).libvirtSkips).toBe('<domaincheckpoint> holds <active>')
+      expect(() => parseCheckpointDraft(xml)).toThrow('holds <active>')
+    },
+  )
 
   it('reads the embedded domain', () => {
     const { domain } = parseCheckpoint(readCase(OUT, 'redefine.xml'))

@@ -119,7 +119,7 @@ describe('disks that libvirt treats apart', () => {
       libvirt: 'reject',
       reasons: [{ code: 'disk-transient' }],
     })
-    expect(planToBackupXml(plan, { mode: 'push', suffix: 's' })).toContain('<disk name="vda" backup="no"/>')
+    expect(planToBackupXml(plan, { mode: 'push', suffix: 's' })).toContain("<disk name='vda' backup='no'/>")
   })
 
   it('a part of a file: not readable by its path', () => {

@@ -39,6 +39,10 @@ describe('parseDomain', () => {
             { type: 'file', source: '/images/mid.qcow2', format: 'qcow2' },
             { type: 'block', source: '/dev/vg/base', format: 'raw' },
           ],
+          mirror: {
+            ...{ job: undefined, ready: undefined },
+            ...{ type: 'file', source: '/images/copy.qcow2', format: undefined },
+          },
         },
       ],
     })
@@ -149,7 +153,9 @@ OVERWRITTEN AND LOST.
   </disks>
   <domain><name>web</name></domain>
 </domaincheckpoint>`
-    expect(parseCheckpoint(xml)).toEqual({
+    const { domainXml, ...facts } = parseCheckpoint(xml)
+    expect(domainXml?.print(1)).toBe('  <domain><name>web</name></domain>\n')
+    expect(facts).toEqual({
       name: 'cp2',
       description: 'before the update',
       parent: 'cp1',
@@ -186,8 +192,15 @@ OVERWRITTEN AND LOST.
     ['<name>a</name><creationTime>-3</creationTime>', 'not a number of seconds'],
     ['<name>a</name><creationTime>99999999999999999999</creationTime>', 'not a number of seconds'],
     ['<name>a</name><disks><disk/></disks>', 'has no name'],
-    ["<name>a</name><disks><disk name='v' checkpoint='maybe'/></disks>", "cannot be 'maybe'"],
-    ["<name>a</name><disks><disk name='v'/><disk name='v'/></disks>", 'listed twice'],
+    ["<name>a</name><disks><disk name='vda' checkpoint='maybe'/></disks>", "cannot be 'maybe'"],
+    ["<name>a</name><disks><disk name='vda'/><disk name='vda'/></disks>", 'listed twice'],
+    ["<name>a</name><disks><disk name='a b'/></disks>", "cannot be named 'a b'"],
+    ["<name>a</name><disks><disk name='images/a'/></disks>", "cannot be named 'images/a'"],
+    ["<name>a</name><disks><disk name='vda' checkpoint='no' bitmap='a'/></disks>", 'neither bitmap nor size'],
+    ["<name>a</name><disks><disk name='vda' checkpoint='no' size='1'/></disks>", 'neither bitmap nor size'],
+    ["<name>a</name><disks><disk name='vda' checkpoint=''/></disks>", "cannot be ''"],
+    ["<name>a</name><disks><disk name='vda' size='1k'/></disks>", 'not a number of bytes'],
+    ['<name> a </name>', "cannot be named ' a '"],
   ])('refuses %s', (xml, message) => {
     expect(() => parseCheckpoint(`<domaincheckpoint>${xml}</domaincheckpoint>`)).toThrow(message)
   })

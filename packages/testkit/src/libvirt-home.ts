@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -123,6 +123,23 @@ export class LibvirtHome {
       await sleep(10)
     }
     throw new Error(`libvirtd does not answer: ${ended ?? 'no socket after 30 s'}\n${this.#stderr}`)
+  }
+
+  /**
+   * Ends the daemon as the system does, calls `meanwhile`, and starts it again: it then loads its files anew.
+   * Running domains go on.
+   */
+  async restart(meanwhile: () => void): Promise<void> {
+    const daemon = this.#daemon
+    if (daemon === undefined) throw new Error('the lab has no daemon')
+    const gone = new Promise<void>(resolve => daemon.once('exit', () => resolve()))
+    daemon.kill('SIGTERM')
+    await gone
+    process.off('exit', this.#onExit)
+    // A socket that is still there would look like an answer.
+    rmSync(join(this.root, 'r/libvirt/libvirt-sock'), { force: true })
+    meanwhile()
+    await this.#startDaemon()
   }
 
   /** Ends every process of the lab and removes its folders. Safe to call twice. */

@@ -64,6 +64,11 @@ export class LibvirtLab {
     await this.#home.stop()
   }
 
+  /** Ends the daemon, calls `meanwhile` (which may change its files) and starts it again; domains run on. */
+  async restart(meanwhile: () => void = () => {}): Promise<void> {
+    await this.#home.restart(meanwhile)
+  }
+
   /** The path of an image in the lab's folder. */
   image(name: string): string {
     return join(this.images, name)

@@ -1,7 +1,7 @@
-import { DOMImplementation, type Element, XMLSerializer } from '@xmldom/xmldom'
 import { PlanError } from '../errors.js'
 import { dirname, isAbsolutePath } from '../paths.js'
 import type { BackupPlan, DiskPlan } from '../plan/types.js'
+import { printXml, type XmlNode } from '../xml/print.js'
 import { requireKnown } from './require-known.js'
 
 export type BackupXmlOptions = {
@@ -39,40 +39,41 @@ export function planToBackupXml(plan: BackupPlan, options: BackupXmlOptions): st
   if (options.targetDir !== undefined) requireAbsolute('targetDir', options.targetDir)
   requireKnown(plan)
 
-  const document = new DOMImplementation().createDocument(null, 'domainbackup')
-  const root = document.documentElement!
-  const add = (parent: Element, name: string, attributes: Readonly<Record<string, string>>): Element => {
-    const element = document.createElement(name)
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value)
-    parent.appendChild(element)
-    return element
-  }
-
-  root.setAttribute('mode', options.mode)
-  if (plan.disks.some(({ mode }) => mode === 'incremental')) {
-    add(root, 'incremental', {}).appendChild(document.createTextNode(plan.incremental))
-  }
-  if (options.mode === 'pull') {
-    requireAbsolute('socket', options.socket)
-    add(root, 'server', { transport: 'unix', socket: options.socket })
-  }
-  const disks = add(root, 'disks', {})
-  for (const disk of plan.disks) {
+  const disks: XmlNode[] = plan.disks.map(disk => {
     const { target: name, mode } = disk
-    if (disk.reasons.some(({ code }) => code === 'disk-transient')) {
-      // libvirt would refuse the whole backup for it.
-      add(disks, 'disk', { name, backup: 'no' })
-      continue
+    // libvirt would refuse the whole backup for it.
+    if (disk.reasons.some(({ code }) => code === 'disk-transient')) return leftOut(name)
+    const file = { file: newFile(plan, disk, options) }
+    return {
+      name: 'disk',
+      attributes: { name, backup: 'yes', type: 'file', backupmode: mode },
+      children: [
+        { name: 'driver', attributes: { type: 'qcow2' } },
+        { name: options.mode === 'push' ? 'target' : 'scratch', attributes: file },
+      ],
     }
-    const element = add(disks, 'disk', { name, backup: 'yes', type: 'file', backupmode: mode })
-    add(element, 'driver', { type: 'qcow2' })
-    add(element, options.mode === 'push' ? 'target' : 'scratch', { file: newFile(plan, disk, options) })
-  }
-  for (const { target, why } of plan.skipped) {
-    if (why === 'not-asked') add(disks, 'disk', { name: target, backup: 'no' })
-  }
-  indent(root, 0)
-  return `${new XMLSerializer().serializeToString(root, { requireWellFormed: true })}\n`
+  })
+  for (const { target, why } of plan.skipped) if (why === 'not-asked') disks.push(leftOut(target))
+  return printXml({
+    name: 'domainbackup',
+    attributes: { mode: options.mode },
+    children: [
+      plan.disks.some(({ mode }) => mode === 'incremental')
+        ? { name: 'incremental', text: plan.incremental }
+        : undefined,
+      options.mode === 'pull' ? server(options.socket) : undefined,
+      { name: 'disks', children: disks },
+    ],
+  })
+}
+
+function leftOut(name: string): XmlNode {
+  return { name: 'disk', attributes: { name, backup: 'no' } }
+}
+
+function server(socket: string): XmlNode {
+  requireAbsolute('socket', socket)
+  return { name: 'server', attributes: { transport: 'unix', socket } }
 }
 
 /** `FOLDER/DOMAIN-TARGET.SUFFIX.qcow2`; what is odd in a file name becomes `_`. */
@@ -94,16 +95,4 @@ function fileName(name: string): string {
 
 function requireAbsolute(what: string, path: string): void {
   if (!isAbsolutePath(path)) throw new RangeError(`${what} must be an absolute path: ${path}`)
-}
-
-/** Two spaces a level, as virsh prints; only elements without text are broken up. */
-function indent(element: Element, level: number): void {
-  const children = [...element.childNodes]
-  if (children.length === 0 || children.some(node => node.nodeType === node.TEXT_NODE)) return
-  const document = element.ownerDocument!
-  for (const child of children) {
-    element.insertBefore(document.createTextNode(`\n${'  '.repeat(level + 1)}`), child)
-    indent(child as Element, level + 1)
-  }
-  element.appendChild(document.createTextNode(`\n${'  '.repeat(level)}`))
 }

@@ -1,8 +1,17 @@
-import type { Element } from '@xmldom/xmldom'
-import type { CheckpointDisk, CheckpointFacts } from '../facts.js'
-import { parseXml } from './document.js'
+import type { CheckpointDisk, CheckpointDraft, CheckpointFacts } from '../facts.js'
+import { checkpointSchemaFault } from './checkpoint-schema.js'
+import { parseXml, type XmlElement } from './document.js'
 import { readDomain } from './domain.js'
-import { attribute, childElement, childElements, childText, elementError, printable } from './elements.js'
+import {
+  attribute,
+  childElement,
+  childElements,
+  childText,
+  elementError,
+  enumAttribute,
+  printable,
+} from './elements.js'
+import { EmbeddedXml } from './embedded.js'
 
 export interface ParseCheckpointOptions {
   /**
@@ -13,46 +22,83 @@ export interface ParseCheckpointOptions {
 }
 
 /**
- * Reads a `<domaincheckpoint>`: what libvirt stores for each checkpoint (after its "AUTO-GENERATED FILE" comment),
- * or what a user hands to `virsh checkpoint-create`.
+ * Reads a `<domaincheckpoint>` as libvirt stores it for each checkpoint (after its "AUTO-GENERATED FILE" comment).
+ *
+ * Elements that libvirt's schema does not have, and a missing creation time, make libvirt leave such a file out; here
+ * it is read all the same, and `libvirtSkips` says why.
  *
  * @param xml the document's text
  * @throws {XmlError} not well-formed, another document, or something that libvirt would refuse too: a missing or
- *   unusable name, a disk without a name or listed twice, an unknown `checkpoint` value, a malformed creation time
+ *   unusable name, a disk without a name, with one that is none or listed twice, an unknown `checkpoint` value, a
+ *   bitmap or size of a disk that is left out, a malformed creation time
  * @example
  * ```ts
  * const { name, parent, disks } = parseCheckpoint(readFileSync('cp2.xml', 'utf8'))
  * ```
  */
 export function parseCheckpoint(xml: string, options: ParseCheckpointOptions = {}): CheckpointFacts {
-  const root = parseXml(xml)
-  if (root.nodeName !== 'domaincheckpoint') {
-    const found = `<${printable(root.nodeName)}>`
-    throw elementError(root, `this is not a checkpoint: ${found}`, { expected: '<domaincheckpoint>', found })
-  }
-  const name = checkpointName(root) ?? options.defaultName
+  const root = parseRoot(xml)
+  const draft = readCheckpoint(root)
+  const name = draft.name ?? options.defaultName
   if (name === undefined) {
     throw elementError(root, 'the checkpoint has no name', { expected: '<name>' })
   }
+  const fault = checkpointSchemaFault(root)?.problem
+  const skips = fault ?? (draft.creationTime === undefined ? 'it has no <creationTime>' : undefined)
+  return { ...draft, name, ...(skips === undefined ? {} : { libvirtSkips: skips }) }
+}
+
+/**
+ * Reads a `<domaincheckpoint>` as a user hands it to `virsh checkpoint-create`: as strictly as libvirt's schema, and
+ * the name may be missing (see `completeCheckpoint`, `redefineCheckpoint`). The `<domain>` is not held against a schema.
+ *
+ * @throws {XmlError} as `parseCheckpoint`, and for what libvirt's schema does not have
+ */
+export function parseCheckpointDraft(xml: string): CheckpointDraft {
+  const root = parseRoot(xml)
+  const fault = checkpointSchemaFault(root)
+  if (fault !== undefined) {
+    throw elementError(fault.element, `libvirt refuses this checkpoint: ${fault.problem}`, {
+      expected: "what libvirt's schema has",
+    })
+  }
+  return readCheckpoint(root)
+}
+
+function parseRoot(xml: string): XmlElement {
+  const root = parseXml(xml)
+  if (root.name === 'domaincheckpoint') return root
+  const found = `<${printable(root.name)}>`
+  throw elementError(root, `this is not a checkpoint: ${found}`, { expected: '<domaincheckpoint>', found })
+}
+
+function readCheckpoint(root: XmlElement): CheckpointDraft {
   const parent = childElement(root, 'parent')
-  // <domain> is the domain as it ran; where both are there, <inactiveDomain> is its stored configuration.
-  const domain = childElement(root, 'domain') ?? childElement(root, 'inactiveDomain')
+  const domain = childElement(root, 'domain')
+  // Snapshots, which checkpoints are modelled on, have the stored configuration beside the running one.
+  const described = domain ?? childElement(root, 'inactiveDomain')
   return {
-    name,
+    name: checkpointName(root),
     description: childText(root, 'description'),
     parent: parent && checkpointName(parent),
     creationTime: creationTime(root),
     disks: readDisks(root),
-    domain: domain && readDomain(domain),
+    domain: described && readDomain(described),
+    ...(domain === undefined ? {} : { domainXml: EmbeddedXml.of(domain, [root]) }),
   }
 }
 
-/** libvirt's pattern: names become file names, so no slash and no leading dot. */
+/** libvirt's pattern: names become file names, so no slash, no leading dot and no spaces around them. */
 const CHECKPOINT_NAME = /^[a-zA-Z0-9_-][a-zA-Z0-9_.-]*$/
 
-function checkpointName(parent: Element): string | undefined {
+/** Whether libvirt takes this as a checkpoint's name. */
+export function isCheckpointName(name: string): boolean {
+  return CHECKPOINT_NAME.test(name)
+}
+
+function checkpointName(parent: XmlElement): string | undefined {
   const name = childText(parent, 'name')
-  if (name === undefined || CHECKPOINT_NAME.test(name)) return name
+  if (name === undefined || isCheckpointName(name)) return name
   const found = printable(name)
   throw elementError(childElement(parent, 'name')!, `a checkpoint cannot be named '${found}'`, {
     expected: 'letters, digits, - _ and . (no dot first)',
@@ -60,7 +106,7 @@ function checkpointName(parent: Element): string | undefined {
   })
 }
 
-function creationTime(root: Element): number | undefined {
+function creationTime(root: XmlElement): number | undefined {
   const text = childText(root, 'creationTime')
   if (text === undefined) return undefined
   const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN
@@ -70,8 +116,8 @@ function creationTime(root: Element): number | undefined {
   })
 }
 
-/** Undefined without disks, also for an empty `<disks/>`: libvirt then takes every disk. */
-function readDisks(root: Element): readonly CheckpointDisk[] | undefined {
+/** Undefined without disks, also for an empty `<disks/>`, which the schema does not have. */
+function readDisks(root: XmlElement): readonly CheckpointDisk[] | undefined {
   const container = childElement(root, 'disks')
   const elements = container ? childElements(container, 'disk') : []
   if (elements.length === 0) return undefined
@@ -87,18 +133,33 @@ function readDisks(root: Element): readonly CheckpointDisk[] | undefined {
   })
 }
 
-function readDisk(element: Element): CheckpointDisk {
+/** libvirt's schema: a target of a known kind (nvme since 11.5), or an absolute path without line feeds. */
+const DISK_NAME = /^((ioemu:)?(fd|hd|sd|vd|xvd|ubd)[a-zA-Z0-9_]+|nvme[0-9]+n[0-9]+|(\/|[a-zA-Z]:\\)[^\n\r]+)$/
+
+function readDisk(element: XmlElement): CheckpointDisk {
   const name = attribute(element, 'name')
   if (name === undefined) {
     throw elementError(element, 'a disk of the checkpoint has no name', { expected: "name='…'" })
   }
-  const checkpoint = attribute(element, 'checkpoint') ?? 'bitmap'
-  if (checkpoint !== 'no' && checkpoint !== 'bitmap') {
-    const found = printable(checkpoint)
-    throw elementError(element, `a disk's checkpoint cannot be '${found}'`, {
-      expected: 'no or bitmap',
+  if (!DISK_NAME.test(name)) {
+    const found = printable(name)
+    throw elementError(element, `a disk cannot be named '${found}'`, {
+      expected: 'a target such as vda, or an absolute path',
       found,
     })
   }
-  return { name, checkpoint, bitmap: attribute(element, 'bitmap') }
+  const what = "a disk's checkpoint"
+  const checkpoint = enumAttribute(element, 'checkpoint', ['no', 'bitmap'], what) ?? 'bitmap'
+  const { bitmap, size } = element.attributes
+  if (checkpoint === 'no' && (bitmap !== undefined || size !== undefined)) {
+    throw elementError(element, "a disk with checkpoint='no' has neither bitmap nor size", {
+      expected: "checkpoint='bitmap'",
+      found: bitmap === undefined ? 'size' : 'bitmap',
+    })
+  }
+  if (size !== undefined && !/^[0-9]+$/.test(size)) {
+    throw elementError(element, "a disk's size is not a number of bytes", { expected: 'bytes' })
+  }
+  // The size is libvirt's to tell: what is written there it does not read either.
+  return { name, checkpoint, bitmap }
 }

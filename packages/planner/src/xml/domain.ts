@@ -1,12 +1,12 @@
-import type { Element } from '@xmldom/xmldom'
-import type { BackingStore, DomainDisk, DomainFacts } from '../facts.js'
-import { sourceName } from './disk-source.js'
-import { parseXml } from './document.js'
+import type { BackingStore, DiskMirror, DomainDisk, DomainFacts } from '../facts.js'
+import { sourceName, volumeName } from './disk-source.js'
+import { parseXml, type XmlElement } from './document.js'
 import { attribute, childElement, childElements, childText, elementError, printable } from './elements.js'
+import { EmbeddedXml } from './embedded.js'
 
 /**
  * Reads a `<domain>` as far as its disks go: the inactive configuration, the live one (`virsh dumpxml`), or the
- * `<domstatus>` that libvirt keeps of a running one. Extensions, `<mirror>` and all else are passed over.
+ * `<domstatus>` that libvirt keeps of a running one. Extensions and all else are passed over.
  *
  * @param xml the document's text
  * @throws {XmlError} not well-formed, another document, no name, a disk without a target, or a target used twice
@@ -16,17 +16,34 @@ import { attribute, childElement, childElements, childText, elementError, printa
  * ```
  */
 export function parseDomain(xml: string): DomainFacts {
-  const root = parseXml(xml)
-  const domain = root.nodeName === 'domstatus' ? childElement(root, 'domain') : root
-  if (domain?.nodeName !== 'domain') {
-    const found = `<${printable(root.nodeName)}>`
-    throw elementError(root, `this is not a domain: ${found}`, { expected: '<domain> or <domstatus>', found })
-  }
-  return readDomain(domain)
+  return readDomain(findDomain(parseXml(xml)).domain)
+}
+
+/**
+ * A `<domain>` to be carried in a checkpoint's metadata as it is.
+ *
+ * @throws {XmlError} as `parseDomain`
+ * @example
+ * ```ts
+ * const { facts, xml } = embedDomain(readFileSync('/etc/libvirt/qemu/web.xml', 'utf8'))
+ * printCheckpoint({ ...checkpoint, domain: facts, domainXml: xml })
+ * ```
+ */
+export function embedDomain(xml: string): { readonly facts: DomainFacts; readonly xml: EmbeddedXml } {
+  const { domain, around } = findDomain(parseXml(xml))
+  return { facts: readDomain(domain), xml: EmbeddedXml.of(domain, around) }
+}
+
+function findDomain(root: XmlElement): { domain: XmlElement; around: readonly XmlElement[] } {
+  if (root.name === 'domain') return { domain: root, around: [] }
+  const domain = root.name === 'domstatus' ? childElement(root, 'domain') : undefined
+  if (domain !== undefined) return { domain, around: [root] }
+  const found = `<${printable(root.name)}>`
+  throw elementError(root, `this is not a domain: ${found}`, { expected: '<domain> or <domstatus>', found })
 }
 
 /** Reads a `<domain>` or `<inactiveDomain>` element. */
-export function readDomain(domain: Element): DomainFacts {
+export function readDomain(domain: XmlElement): DomainFacts {
   const name = childText(domain, 'name')
   if (name === undefined) {
     throw elementError(domain, 'the domain has no name', { expected: '<name>' })
@@ -46,48 +63,80 @@ export function readDomain(domain: Element): DomainFacts {
     targets.add(disk.target)
     disks.push(disk)
   }
-  return { name, uuid: childText(domain, 'uuid'), disks }
+  return { name, uuid: childText(domain, 'uuid')?.trim(), disks }
 }
 
-function readDisk(disk: Element): DomainDisk {
+function readDisk(disk: XmlElement): DomainDisk {
   const target = attribute(childElement(disk, 'target'), 'dev')
   if (target === undefined) {
     throw elementError(disk, 'a disk has no target', { expected: "<target dev='…'>" })
   }
   const type = attribute(disk, 'type') ?? 'file'
+  const source = childElement(disk, 'source')
+  const volume = type === 'volume' ? volumeName(source) : undefined
+  const encryption = encryptionOf(disk) ?? encryptionOf(source)
+  const mirror = childElement(disk, 'mirror')
   return {
     target,
     type,
     device: attribute(disk, 'device') ?? 'disk',
-    source: sourceName(type, childElement(disk, 'source')),
+    source: sourceName(type, source),
     format: attribute(childElement(disk, 'driver'), 'type'),
     // libvirt takes every CD-ROM for read-only, whether or not it says so.
     readonly: childElement(disk, 'readonly') !== undefined || attribute(disk, 'device') === 'cdrom',
     ...readBackingStore(disk),
     ...(childElement(disk, 'transient') === undefined ? {} : { transient: true }),
     ...(isSliced(disk) ? { sliced: true } : {}),
+    ...(childElement(disk, 'shareable') === undefined ? {} : { shareable: true }),
+    ...(encryption === undefined ? {} : { encryption }),
+    ...(volume === undefined ? {} : { volume }),
+    ...(mirror === undefined ? {} : { mirror: readMirror(mirror) }),
   }
 }
 
-function isSliced(element: Element): boolean {
+/** `<encryption format>`: in `<source>` since libvirt 3.9, in `<disk>` before. The secret is not looked at. */
+function encryptionOf(element: XmlElement | undefined): string | undefined {
+  return attribute(element && childElement(element, 'encryption'), 'format')
+}
+
+function isSliced(element: XmlElement): boolean {
   const source = childElement(element, 'source')
   return source !== undefined && childElement(source, 'slices') !== undefined
+}
+
+/** With a `<source>` since libvirt 1.2.6, by attributes of its own before. */
+function readMirror(mirror: XmlElement): DiskMirror {
+  const type = attribute(mirror, 'type') ?? 'file'
+  return {
+    job: attribute(mirror, 'job'),
+    ready: attribute(mirror, 'ready'),
+    type,
+    source: sourceName(type, childElement(mirror, 'source')) ?? attribute(mirror, 'file'),
+    format: attribute(childElement(mirror, 'format'), 'type') ?? attribute(mirror, 'format'),
+  }
 }
 
 /**
  * Nested elements, flattened. One without a type is the end of the chain, known to be there; where even that is
  * missing, libvirt looks into the last image for what follows.
  */
-function readBackingStore(disk: Element): Pick<DomainDisk, 'backingStore' | 'backingStoreGoesOn'> {
+function readBackingStore(disk: XmlElement): Pick<DomainDisk, 'backingStore' | 'backingStoreGoesOn'> {
   let element = childElement(disk, 'backingStore')
   if (element === undefined) return { backingStore: undefined }
   const stores: BackingStore[] = []
   while (element !== undefined) {
     const type = attribute(element, 'type')
     if (type === undefined) return { backingStore: stores }
+    const inner = childElement(element, 'source')
     // Part of a file is no image that could be opened by its path.
-    const source = isSliced(element) ? undefined : sourceName(type, childElement(element, 'source'))
-    stores.push({ type, source, format: attribute(childElement(element, 'format'), 'type') })
+    const source = isSliced(element) ? undefined : sourceName(type, inner)
+    const encryption = encryptionOf(inner)
+    stores.push({
+      type,
+      source,
+      format: attribute(childElement(element, 'format'), 'type'),
+      ...(encryption === undefined ? {} : { encryption }),
+    })
     element = childElement(element, 'backingStore')
   }
   return { backingStore: stores, backingStoreGoesOn: true }

@@ -1,44 +1,66 @@
-/** Reading a parsed document: elements by name, attributes, trimmed text, and errors that know their place. */
-import type { Element } from '@xmldom/xmldom'
+/** Reading a parsed document: elements by name, attributes, text, and errors that know their place. */
 import { XmlError } from '../errors.js'
+import type { XmlElement } from './document.js'
+import { positionAt } from './guard.js'
 
-/** Direct children of that name without a prefix. libvirt's own elements have none; extensions (`qemu:…`) do. */
-export function childElements(parent: Element, name: string): Element[] {
-  const found: Element[] = []
-  for (let node = parent.firstChild; node; node = node.nextSibling) {
-    if (node.nodeType === node.ELEMENT_NODE && node.nodeName === name) found.push(node as Element)
-  }
-  return found
+/** Direct children of that name without a namespace. libvirt's own elements have none; extensions (`qemu:…`) do. */
+export function childElements(parent: XmlElement, name: string): XmlElement[] {
+  return parent.children.filter(child => typeof child !== 'string' && child.name === name) as XmlElement[]
 }
 
 /** The first direct child of that name. */
-export function childElement(parent: Element, name: string): Element | undefined {
-  return childElements(parent, name)[0]
+export function childElement(parent: XmlElement, name: string): XmlElement | undefined {
+  return parent.children.find(child => typeof child !== 'string' && child.name === name) as
+    | XmlElement
+    | undefined
+}
+
+/** All direct child elements, whatever their names. */
+export function allChildElements(parent: XmlElement): XmlElement[] {
+  return parent.children.filter(child => typeof child !== 'string') as XmlElement[]
 }
 
 /** An attribute's value; undefined where it is absent or empty. */
-export function attribute(element: Element | undefined, name: string): string | undefined {
-  return element?.getAttribute(name) || undefined
+export function attribute(element: XmlElement | undefined, name: string): string | undefined {
+  return element?.attributes[name] || undefined
 }
 
-/** The text of a child element, trimmed; undefined where it is absent or empty. */
-export function childText(parent: Element, name: string): string | undefined {
-  return childElement(parent, name)?.textContent?.trim() || undefined
+/** The text of a child element as it is, spaces and all, as libvirt takes it; undefined where absent or empty. */
+export function childText(parent: XmlElement, name: string): string | undefined {
+  const child = childElement(parent, name)
+  return (child && textOf(child)) || undefined
+}
+
+/** All text in an element, its children's too. Depth is bounded before (MAX_XML_DEPTH). */
+export function textOf(element: XmlElement): string {
+  return element.children.map(child => (typeof child === 'string' ? child : textOf(child))).join('')
 }
 
 /** An error at an element. `found` must be a name or an enumerated value, never free text. */
 export function elementError(
-  element: Element,
+  element: XmlElement,
   problem: string,
-  fault: { expected: string; found?: string },
+  fault: { expected: string; found?: string | undefined },
 ): XmlError {
-  const { lineNumber, columnNumber } = element as { lineNumber?: number; columnNumber?: number }
-  return new XmlError(problem, {
-    structure: `<${element.nodeName}>`,
-    line: lineNumber,
-    column: columnNumber,
-    ...fault,
-  })
+  const place = positionAt(element.source, element.start)
+  return new XmlError(problem, { structure: `<${printable(element.name)}>`, ...place, ...fault })
+}
+
+/**
+ * An attribute that is one of a closed list.
+ *
+ * @throws {XmlError} another value
+ */
+export function enumAttribute<Value extends string>(
+  element: XmlElement,
+  name: string,
+  values: readonly Value[],
+  what: string,
+): Value | undefined {
+  const value = element.attributes[name]
+  if (value === undefined || values.includes(value as Value)) return value as Value | undefined
+  const found = printable(value)
+  throw elementError(element, `${what} cannot be '${found}'`, { expected: values.join(' or '), found })
 }
 
 /** A name for a message: cut short, with control characters shown as `?`. */

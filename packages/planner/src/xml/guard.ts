@@ -84,7 +84,8 @@ interface Markup {
   readonly end: number
 }
 
-function skipMarkup(source: string, at: number): Markup {
+/** What begins at a `<`: a comment, CDATA, an instruction or a tag. Declarations are refused. */
+export function skipMarkup(source: string, at: number): Markup {
   if (source.startsWith('<!--', at)) return { end: after(source, '-->', at + 4) }
   if (source.startsWith('<![CDATA[', at)) return { end: after(source, ']]>', at + 9) }
   if (source.startsWith('<?', at)) return { end: after(source, '?>', at + 2) }
@@ -121,7 +122,16 @@ function tagEnd(source: string, from: number): number {
 }
 
 function fail(source: string, at: number, problem: string, expected: string, found?: string): never {
-  const lines = source.slice(0, at).split(/\r\n?|\n/)
-  const column = lines.at(-1)!.length + 1
-  throw new XmlError(problem, { structure: 'document', line: lines.length, column, expected, found })
+  throw new XmlError(problem, { structure: 'document', ...positionAt(source, at), expected, found })
+}
+
+/** The place of an offset: 1-based, columns in UTF-16 units. */
+export function positionAt(source: string, at: number): { readonly line: number; readonly column: number } {
+  let line = 1
+  let start = 0
+  for (let next = source.indexOf('\n'); next >= 0 && next < at; next = source.indexOf('\n', start)) {
+    line++
+    start = next + 1
+  }
+  return { line, column: at - start + 1 }
 }
