@@ -20,10 +20,10 @@ export type Violation =
       readonly bitmap: string
       readonly detail: string
     }
-  /** The top layer has no such bitmap. */
-  | { readonly rule: 'bitmap-missing'; readonly layer: 0 }
+  /** The top layer has no such bitmap (chained: nor any other that should). */
+  | { readonly rule: 'bitmap-missing'; readonly layer: number }
   /** The top layer has it, but in a stale directory: QEMU does not load it, so for libvirt it is missing. */
-  | { readonly rule: 'bitmaps-stale'; readonly layer: 0 }
+  | { readonly rule: 'bitmaps-stale'; readonly layer: number }
   /** `layer` lacks it, though `layer - 1` and the deeper `below` have it. */
   | { readonly rule: 'bitmap-gap'; readonly layer: number; readonly below: number }
   /** in-use on disk, with no writer that holds the image. */
@@ -76,9 +76,20 @@ export function judgeBitmap(chain: readonly LayerBitmaps[], name: string): Bitma
 }
 
 /** The directory entry of that name, stale or not. */
-export function findBitmap(layer: Pick<LayerFacts, 'bitmaps'>, name: string): BitmapFacts | undefined {
-  return layer.bitmaps.find(bitmap => bitmap.name === name)
+export function findBitmap({ bitmaps }: Pick<LayerFacts, 'bitmaps'>, name: string): BitmapFacts | undefined {
+  if (bitmaps.length < FEW_BITMAPS) return bitmaps.find(bitmap => bitmap.name === name)
+  let byName = indices.get(bitmaps)
+  if (byName === undefined) {
+    // Of two with one name the first counts, as above.
+    byName = new Map(bitmaps.toReversed().map(bitmap => [bitmap.name, bitmap]))
+    indices.set(bitmaps, byName)
+  }
+  return byName.get(name)
 }
+
+/** A year of daily checkpoints has hundreds, and each is asked for when another one is looked for. */
+const FEW_BITMAPS = 16
+const indices = new WeakMap<readonly BitmapFacts[], ReadonlyMap<string, BitmapFacts>>()
 
 /** The bitmap as QEMU would load it: a stale directory is not loaded at all. */
 export function loadedBitmap(layer: LayerBitmaps, name: string): BitmapFacts | undefined {
@@ -86,7 +97,7 @@ export function loadedBitmap(layer: LayerBitmaps, name: string): BitmapFacts | u
 }
 
 /** QEMU opens no image of the chain whose loaded directory has a malformed entry; it skips a stale directory. */
-function findCorrupt(chain: readonly LayerBitmaps[]): Violation | undefined {
+export function findCorrupt(chain: readonly LayerBitmaps[]): Violation | undefined {
   for (const [layer, facts] of chain.entries()) {
     if (facts.bitmapsStale) continue
     const bad = facts.bitmaps.find(bitmap => bitmap.corrupt !== undefined && !bitmap.qemuLoads)

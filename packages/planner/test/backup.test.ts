@@ -28,6 +28,7 @@ describe('one disk, one image', () => {
       domain: 'web',
       incremental: 'cp1',
       dialect: 'independent',
+      'dialect-evidence': { source: 'found', pattern: 'none', disks: [], message: expect.any(String) },
       disks: [
         {
           ...{ target: 'vda', source: VDA, mode: 'incremental', libvirt: 'accept', 'virtual-size': 64 * MiB },

@@ -134,6 +134,21 @@ describe('disks that libvirt treats apart', () => {
     })
   })
 
+  it('under a block job: not known before that ends, and libvirt refuses', () => {
+    const mirror = { job: 'copy', ready: undefined, type: 'file', source: '/new/a', format: 'qcow2' }
+    expect(planWith({ domain: domain([disk('vda', A)]) }, disk('vda', A, { mirror }))).toMatchObject({
+      ...{ mode: 'unknown', libvirt: 'reject', codes: ['disk-mirrored'] },
+    })
+  })
+
+  it('shareable: others write to it, past its bitmaps', () => {
+    expect(planWith({ domain: domain([disk('vda', A)]) }, disk('vda', A, { shareable: true }))).toMatchObject(
+      {
+        ...{ mode: 'full', libvirt: 'accept', codes: ['disk-shareable'] },
+      },
+    )
+  })
+
   it('floppies are disks like others', () => {
     const facts: BackupFacts = {
       domain: domain([disk('fda', A, { device: 'floppy' })]),
@@ -225,6 +240,27 @@ describe('the disk of that time', () => {
       mode: 'incremental',
       reasons: [],
     })
+  })
+})
+
+describe('a file under another name', () => {
+  const then = domain([disk('vda', '/links/current')])
+  const facts = (fileIds?: ReadonlyMap<string, string>): BackupFacts => ({
+    domain: domain([disk('vda', A)]),
+    checkpoints: [checkpoint('cp1', { domain: then })],
+    chains: new Map([['vda', [layer(A, ['cp1'], { fileId: 'f1' })]]]),
+    ...(fileIds === undefined ? {} : { fileIds }),
+  })
+  const codes = (given: BackupFacts) =>
+    planBackup(given, { incremental: 'cp1' }).disks[0]!.reasons.map(({ code }) => code)
+
+  it('is known for the same one by what is under both names now', () => {
+    expect(codes(facts(new Map([['/links/current', 'f1']])))).toEqual(['disk-path-changed'])
+  })
+
+  it('is another disk where another file, or none, is under the old name', () => {
+    expect(codes(facts(new Map([['/links/current', 'f2']])))).toEqual(['disk-source-changed'])
+    expect(codes(facts())).toEqual(['disk-source-changed'])
   })
 })
 

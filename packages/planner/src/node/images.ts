@@ -4,11 +4,20 @@ import {
   closeChain,
   type Finding,
   openChain,
-  type Qcow2Error,
+  Qcow2Error,
+  readSnapshots,
   scanBitmapTables,
 } from '@tidemark/qcow2'
 import { fileOpener, type LockTable, readLocks, readLockTable } from '@tidemark/qcow2/node'
-import type { BitmapFacts, DomainDisk, DomainFacts, LayerFacts, LayerProblem } from '../facts.js'
+import type {
+  BitmapFacts,
+  DomainDisk,
+  DomainFacts,
+  LayerFacts,
+  LayerProblem,
+  SnapshotFacts,
+} from '../facts.js'
+import { fileId, identifyFiles } from './file-ids.js'
 import { type MapRule, mapSource } from './map-source.js'
 
 /** A domain's images, open: their facts for the planner, and the images themselves for measuring. */
@@ -17,6 +26,8 @@ export interface DomainImages {
   readonly chains: ReadonlyMap<string, readonly LayerFacts[]>
   /** The same layers, open for reading. */
   readonly layers: ReadonlyMap<string, readonly ChainLayer[]>
+  /** What is now under the paths asked for (`OpenImagesOptions.names`). */
+  readonly fileIds: ReadonlyMap<string, string>
   /** False where locks could not be looked at: a running domain would then not be noticed. */
   readonly locksKnown: boolean
   /** Closes all files. */
@@ -29,8 +40,10 @@ export interface OpenImagesOptions {
   readonly mapRules?: readonly MapRule[]
   /** Read on the calling thread: for a program that does nothing else (see `openFile`). */
   readonly blocking?: boolean
-  /** Only these targets (default: every disk with a file or device). */
+  /** Only these targets (default: every disk with a file or device). The dialect is found from all. */
   readonly targets?: readonly string[] | undefined
+  /** Paths by which checkpoints knew images: what is there now tells whether they are the same (see `namesThen`). */
+  readonly names?: readonly string[]
 }
 
 /**
@@ -63,7 +76,8 @@ export async function openDomainImages(
     const locks = readLockTable()
     for (const [target, opened] of layers) chains.set(target, await allFacts(opened, options.engine, locks))
     const locksKnown = (await locks).text !== undefined
-    return { chains, layers, locksKnown, close }
+    const fileIds = identifyFiles(options.names ?? [], options.mapRules ?? [])
+    return { chains, layers, fileIds, locksKnown, close }
   } catch (error) {
     await close()
     throw error
@@ -117,6 +131,7 @@ async function layerFacts(
 ): Promise<LayerFacts> {
   const { inspection, storage } = layer
   const directory = inspection?.bitmapDirectory
+  const { snapshots, broken } = await snapshotFacts(layer)
   const inTables = new Map<string | undefined, Finding[]>()
   for (const each of inspection ? await scanBitmapTables(inspection, engine) : []) {
     if (each.severity === 'error') inTables.set(each.bitmap, [...(inTables.get(each.bitmap) ?? []), each])
@@ -137,12 +152,30 @@ async function layerFacts(
     filename: layer.filename,
     namedAs: layer.namedAs,
     format: layer.format,
-    problem: layerProblem(layer),
+    problem: layerProblem(layer) ?? broken,
     virtualSize: inspection?.virtualSize ?? (layer.format === 'raw' ? storage?.size : undefined),
     compat: inspection && (inspection.header.version === 2 ? '0.10' : '1.1'),
     locked: storage !== undefined && (await readLocks(layer.filename, locks)).writer,
     bitmapsStale: directory?.stale ?? false,
     bitmaps: bitmaps ?? [],
+    ...(snapshots.length > 0 ? { snapshots } : {}),
+    fileId: storage === undefined ? undefined : fileId(layer.filename),
+  }
+}
+
+/** QEMU opens no image whose snapshot table it cannot read. */
+async function snapshotFacts({
+  inspection,
+}: ChainLayer): Promise<{ snapshots: SnapshotFacts[]; broken?: LayerProblem }> {
+  if (inspection === undefined || inspection.header.nbSnapshots === 0) return { snapshots: [] }
+  try {
+    const all = await readSnapshots(inspection.storage, inspection.header)
+    return {
+      snapshots: all.map(({ id, name, dateSec, diskSize }) => ({ id, name, date: dateSec, diskSize })),
+    }
+  } catch (error) {
+    if (!(error instanceof Qcow2Error)) throw error
+    return { snapshots: [], broken: { code: 'image-corrupt', message: error.message } }
   }
 }
 

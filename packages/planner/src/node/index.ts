@@ -1,4 +1,5 @@
 export { LoadError, type LoadErrorCode } from './errors.js'
+export { namesThen } from './file-ids.js'
 export { type DomainImages, type OpenImagesOptions, openDomainImages } from './images.js'
 export {
   type DomainLocation,

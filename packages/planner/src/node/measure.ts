@@ -82,8 +82,8 @@ class DiskBodies {
       for (let i = 0; i < chunk.length; i += 2) missingBytes += chunk[i + 1]! - chunk[i]!
     }
     if (firstOffset === undefined) return undefined
-    const { checkpoint, layer, filename } = subset
-    return { checkpoint, layer, filename, missingBytes, firstOffset }
+    const { checkpoint, layer, filename, older: name } = subset
+    return { checkpoint, older: name, layer, filename, missingBytes, firstOffset }
   }
 
   #open(layer: number, bitmap: string): BitmapSource {

@@ -2,11 +2,13 @@ import { buildCheckpointTree, type CheckpointTree } from '../checkpoints/tree.js
 import { PlanError } from '../errors.js'
 import type { BackupFacts, CheckpointFacts, DomainDisk } from '../facts.js'
 import { didYouMean, listNames } from '../nearest.js'
+import { findDialect } from './dialect.js'
 import { planDisk } from './disk.js'
+import { diskHistories } from './disk-history.js'
 import type { Measurements } from './measure.js'
 import { nextBest } from './next-best.js'
 import { treeReasons } from './tree-reasons.js'
-import type { BackupPlan, DiskPlan, SkippedDisk } from './types.js'
+import type { BackupPlan, Dialect, DiskPlan, SkippedDisk } from './types.js'
 
 export interface BackupRequest {
   /** The checkpoint to start from: everything modified since it is wanted. */
@@ -15,6 +17,12 @@ export interface BackupRequest {
   readonly disks?: readonly string[] | undefined
   /** What the bitmaps' bodies say (see `bodyQueries`). Undefined: judged from the directories alone. */
   readonly measurements?: Measurements | undefined
+  /** The same for other checkpoints, by their names: `nextBest` then takes their bodies into account. */
+  readonly otherMeasurements?: ReadonlyMap<string, Measurements> | undefined
+  /** The caller's word. Undefined: found from the bitmaps' flags. */
+  readonly dialect?: Dialect | undefined
+  /** Disk target → its size in bytes at the asked checkpoint, where it is known: the metadata does not have it. */
+  readonly sizeThen?: ReadonlyMap<string, number> | undefined
 }
 
 /**
@@ -32,24 +40,36 @@ export interface BackupRequest {
 export function planBackup(facts: BackupFacts, request: BackupRequest): BackupPlan {
   const { domain } = facts
   const tree = buildCheckpointTree(facts.checkpoints)
-  const checkpoint = findCheckpoint(tree, domain.name, request.incremental)
-  const { chosen, skipped } = chooseDisks(facts, request.disks)
+  const asked = findCheckpoint(tree, domain.name, request.incremental)
+  const { usable, chosen, skipped } = chooseDisks(facts, request.disks)
+  requireKnownTargets(facts, usable, [...(request.sizeThen?.keys() ?? [])])
+  const { rule, dialect, evidence } = findDialect(facts, tree, usable, request.dialect)
+  const histories = chosen.map(diskHistories(facts, tree))
+  // A disk that was resized since the asked checkpoint was so since every older one; of newer ones that says nothing.
+  const sizesHold = new Set([
+    asked.name,
+    ...(request.sizeThen === undefined ? [] : tree.ancestors(asked.name)),
+  ])
 
-  const planAll = (from: CheckpointFacts, measurements?: Measurements): DiskPlan[] => {
-    const notes = treeReasons(tree, from.name)
-    return chosen.map(disk => {
-      const chain = facts.chains.get(disk.target) ?? []
-      return planDisk({ disk, chain, checkpoint: from, measurement: measurements?.get(disk.target), notes })
+  const planAll = (from: string, measurements: Measurements | undefined): DiskPlan[] => {
+    const checkpoint = tree.get(from)!
+    const notes = treeReasons(tree, from)
+    const sizes = sizesHold.has(from) ? request.sizeThen : undefined
+    return histories.map(history => {
+      const { target } = history.disk
+      const sizeThen = sizes?.get(target)
+      return planDisk({ history, checkpoint, rule, measurement: measurements?.get(target), sizeThen, notes })
     })
   }
-  const disks = planAll(checkpoint, request.measurements)
+  const disks = planAll(asked.name, request.measurements)
   return {
     domain: domain.name,
-    incremental: checkpoint.name,
-    dialect: 'independent',
+    incremental: asked.name,
+    dialect,
+    dialectEvidence: evidence,
     disks,
     skipped,
-    nextBest: nextBest(tree, checkpoint.name, disks, name => planAll(tree.get(name)!)),
+    nextBest: nextBest(tree, asked.name, disks, name => planAll(name, request.otherMeasurements?.get(name))),
   }
 }
 
@@ -76,8 +96,25 @@ function chooseDisks({ domain }: BackupFacts, asked: readonly string[] | undefin
       },
     )
   }
+  requireKnownTargets({ domain }, usable, asked ?? [])
+  const skipped: SkippedDisk[] = []
+  const chosen: DomainDisk[] = []
+  for (const disk of domain.disks) {
+    const why = unusable(disk) ?? (asked && !asked.includes(disk.target) ? 'not-asked' : undefined)
+    if (why === undefined) chosen.push(disk)
+    else skipped.push({ target: disk.target, why })
+  }
+  return { usable, chosen, skipped }
+}
+
+/** @throws {PlanError} `disk-unknown` */
+function requireKnownTargets(
+  { domain }: Pick<BackupFacts, 'domain'>,
+  usable: readonly DomainDisk[],
+  asked: readonly string[],
+): void {
   const targets = usable.map(({ target }) => target)
-  for (const target of asked ?? []) {
+  for (const target of asked) {
     if (targets.includes(target)) continue
     const why = unusable(domain.disks.find(disk => disk.target === target))
     throw new PlanError(
@@ -88,14 +125,6 @@ function chooseDisks({ domain }: BackupFacts, asked: readonly string[] | undefin
       { domain: domain.name, target, known: targets },
     )
   }
-  const skipped: SkippedDisk[] = []
-  const chosen: DomainDisk[] = []
-  for (const disk of domain.disks) {
-    const why = unusable(disk) ?? (asked && !asked.includes(disk.target) ? 'not-asked' : undefined)
-    if (why === undefined) chosen.push(disk)
-    else skipped.push({ target: disk.target, why })
-  }
-  return { chosen, skipped }
 }
 
 function unusable(disk: DomainDisk | undefined): SkippedDisk['why'] | undefined {

@@ -1,25 +1,40 @@
 /** What a disk's images and bitmaps say, as they are now: libvirt's verdict, and reasons of our own. */
+import type { TreeProblem } from '../checkpoints/problems.js'
 import type { DomainDisk, LayerFacts } from '../facts.js'
-import { type BitmapVerdict, findBitmap, judgeBitmap, type Violation } from '../validity.js'
+import { findBitmap, judgeBitmap, loadedBitmap, type Violation } from '../validity.js'
 import { type BitmapContext, lostLayer, staleReason, violationReason } from './bitmap-reasons.js'
+import type { ChainedVerdict } from './chained.js'
+import type { DialectRule } from './dialect.js'
+import { layerGone, layerOrderChanged, unitedReason } from './dialect-reasons.js'
 import {
   imageInUse,
   layerProblem,
   layerSizeDiffers,
+  mirroredDisk,
   notQcow2,
   sourceNotReadable,
   transientDisk,
 } from './layer-reasons.js'
 import type { Reason } from './reasons.js'
 import type { TopThen } from './recorded.js'
+import { openReasons } from './tree-reasons.js'
 import type { LibvirtVerdict } from './types.js'
 
 export interface ChainVerdict {
   readonly libvirt: LibvirtVerdict
-  /** The layers to merge, top first; empty unless libvirt accepts. */
-  readonly layers: readonly number[]
+  /** What to merge, top layer first; empty unless libvirt accepts or the dialect's own rule holds. */
+  readonly sources: readonly Source[]
   readonly reasons: readonly Reason[]
 }
+
+/** A bitmap of a layer. */
+export interface Source {
+  readonly layer: number
+  readonly bitmap: string
+}
+
+/** What the walk along the checkpoints found, or that their order is open. */
+export type Walk = ChainedVerdict | { readonly state: 'open'; readonly problems: readonly TreeProblem[] }
 
 /** What the checkpoint's record adds to what the images show. */
 export interface ChainQuestion {
@@ -30,32 +45,95 @@ export interface ChainQuestion {
   readonly topThen: TopThen
   /** The record alone forces a full backup: that the bitmap is missing too is then no news. */
   readonly ruledOut: boolean
+  readonly rule: DialectRule
+  /** The walk from the asked checkpoint to the newest; not called where the independent rule decides. */
+  readonly walk: () => Walk
 }
 
 /** Judges a chain. `reject` and `unknown` always come with a reason; `accept` may come with blocking ones. */
 export function judgeChain(question: ChainQuestion): ChainVerdict {
-  const { disk, chain, bitmap } = question
-  if (disk.transient) return { libvirt: 'reject', layers: [], reasons: [transientDisk(disk)] }
+  const { disk, chain, bitmap, rule } = question
+  if (disk.transient) return { libvirt: 'reject', sources: [], reasons: [transientDisk(disk)] }
+  if (disk.mirror) return { libvirt: 'reject', sources: [], reasons: [mirroredDisk(disk, disk.mirror)] }
   const unfit = unfitReasons(disk, chain)
   if (unfit.length > 0) {
     const certain = unfit.some(({ severity }) => severity === 'blocks')
-    return { libvirt: certain ? 'reject' : 'unknown', layers: [], reasons: unfit }
+    return { libvirt: certain ? 'reject' : 'unknown', sources: [], reasons: unfit }
   }
+  const independent = judgeIndependent(question)
+  if (rule === 'independent') return independent
+  // What records until now holds all since its checkpoint, whichever dialect it was made in.
+  if (rule === 'mixed' && loadedBitmap(chain[0]!, bitmap)?.recording) return independent
+  const walk = question.walk()
+  if (walk.state === 'covered' && walk.bitmaps.length === 1) return independent
+  return judgeWalk(question, rule, walk, independent)
+}
 
+/** libvirt's rule, and what it does not ask. */
+function judgeIndependent(question: ChainQuestion): ChainVerdict {
+  const { disk, chain, bitmap } = question
   const verdict = judgeBitmap(chain, bitmap)
-  const inUse = inUseReasons(question, verdict)
+  const inUse = inUseReasons(question, verdict.valid ? undefined : verdict.violation.rule)
   if (!verdict.valid) {
-    if (touchesLocked(chain, verdict.violation)) return { libvirt: 'unknown', layers: [], reasons: inUse }
-    const quiet = question.ruledOut && verdict.violation.rule === 'bitmap-missing'
-    const broken = violationReason(context(question), verdict.violation, quiet ? 'note' : 'blocks')
-    return { libvirt: 'reject', layers: [], reasons: [broken, ...inUse] }
+    if (touchesLocked(chain, verdict.violation)) return { libvirt: 'unknown', sources: [], reasons: inUse }
+    const broken = brokenReason(question, bitmap, verdict.violation)
+    return { libvirt: 'reject', sources: [], reasons: [broken, ...inUse] }
   }
   const { layers } = verdict
-  if (new Set(layers.map(layer => chain[layer]!.virtualSize)).size > 1) {
-    const differs = layerSizeDiffers(disk, layers, chain)
-    return { libvirt: 'reject', layers: [], reasons: [differs, ...lostBelow(question, layers), ...inUse] }
+  const reasons = [...lostBelow(question, layers), ...inUse]
+  if (differInSize(chain, layers)) {
+    return { libvirt: 'reject', sources: [], reasons: [layerSizeDiffers(disk, layers, chain), ...reasons] }
   }
-  return { libvirt: 'accept', layers, reasons: [...lostBelow(question, layers), ...inUse] }
+  return { libvirt: 'accept', sources: layers.map(layer => ({ layer, bitmap })), reasons }
+}
+
+/** The dialect's own rule, beside libvirt's verdict. */
+function judgeWalk(
+  question: ChainQuestion,
+  rule: Exclude<DialectRule, 'independent'>,
+  walk: Walk,
+  { libvirt, sources: libvirtSources }: ChainVerdict,
+): ChainVerdict {
+  const { disk, chain, bitmap: asked } = question
+  const { target } = disk
+  const broken = (reasons: readonly Reason[]): ChainVerdict => ({ libvirt, sources: libvirtSources, reasons })
+  switch (walk.state) {
+    case 'open':
+      return broken([...openReasons(walk.problems), ...inUseReasons(question)])
+    case 'layer-gone':
+      return broken([layerGone(target, walk.checkpoint, walk.file), ...inUseReasons(question)])
+    case 'order-changed':
+      return broken([layerOrderChanged(target, walk.checkpoint, walk.newer), ...inUseReasons(question)])
+    case 'not-recorded':
+      return broken([...walk.reasons, ...inUseReasons(question)])
+    case 'broken': {
+      const inUse = inUseReasons(question, walk.violation.rule)
+      if (touchesLocked(chain, walk.violation)) return broken(inUse)
+      return broken([brokenReason(question, walk.bitmap, walk.violation), ...inUse])
+    }
+    case 'covered': {
+      const sources = chain.flatMap((facts, layer) =>
+        walk.bitmaps.filter(name => loadedBitmap(facts, name)).map(bitmap => ({ layer, bitmap })),
+      )
+      const layers = [...new Set(sources.map(({ layer }) => layer))]
+      const inUse = inUseReasons(question)
+      if (differInSize(chain, layers)) {
+        return broken([layerSizeDiffers(disk, layers, chain), ...inUse])
+      }
+      return { libvirt, sources, reasons: [...inUse, unitedReason(rule, target, asked, walk.bitmaps)] }
+    }
+  }
+}
+
+/** That the bitmap is missing too is no news where the record forces a full backup. */
+function brokenReason(question: ChainQuestion, bitmap: string, violation: Violation): Reason {
+  const quiet = question.ruledOut && violation.rule === 'bitmap-missing'
+  return violationReason({ ...context(question), bitmap }, violation, quiet ? 'note' : 'blocks')
+}
+
+/** QEMU merges only bitmaps of disks of one size. */
+function differInSize(chain: readonly LayerFacts[], layers: readonly number[]): boolean {
+  return new Set(layers.map(layer => chain[layer]!.virtualSize)).size > 1
 }
 
 function context({ disk, chain, bitmap }: ChainQuestion): BitmapContext {
@@ -76,10 +154,10 @@ function unfitReasons(disk: DomainDisk, chain: readonly LayerFacts[]): Reason[] 
   return found === undefined ? problems : [notQcow2(disk, found, 'image'), ...problems]
 }
 
-function inUseReasons({ disk, chain }: ChainQuestion, verdict: BitmapVerdict): Reason[] {
+/** @param onDisk the rule that the bitmaps on disk break meanwhile */
+function inUseReasons({ disk, chain }: ChainQuestion, onDisk?: Violation['rule']): Reason[] {
   const layer = chain.findIndex(({ locked }) => locked)
-  if (layer < 0) return []
-  return [imageInUse(disk, layer, chain[layer]!, verdict.valid ? undefined : verdict.violation.rule)]
+  return layer < 0 ? [] : [imageInUse(disk, layer, chain[layer]!, onDisk)]
 }
 
 /** Does the violation rest on what is on disk while QEMU has something newer in memory? */

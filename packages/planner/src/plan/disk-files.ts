@@ -2,24 +2,38 @@
 import type { DomainDisk, LayerFacts } from '../facts.js'
 import { normalizePath, resolveFrom } from '../paths.js'
 
-/** The files of a disk now: name → index of the layer that it names. A layer may have several names. */
-export type FilesNow = ReadonlyMap<string, number>
+/** The files of a disk now. A layer may have several names. */
+export interface FilesNow {
+  readonly names: readonly string[]
+  /** The layer of that name, or, where the name is not known, of the file that is there under it now. */
+  layerOf(name: string): number | undefined
+  /** True where the name itself is known, and not only the file. */
+  isNamed(name: string): boolean
+}
 
 /**
  * Every name of every layer: as the domain or the overlay above names it, and as it was opened. Names in a
  * checkpoint are as they were on the host, so the unmapped ones are what usually matches.
+ *
+ * @param fileIds what is now under the checkpoints' names
  */
-export function filesNow(disk: DomainDisk, chain: readonly LayerFacts[]): FilesNow {
+export function filesNow(
+  disk: DomainDisk,
+  chain: readonly LayerFacts[],
+  fileIds: ReadonlyMap<string, string> = new Map(),
+): FilesNow {
   const files = new Map<string, number>()
+  const byId = new Map<string, number>()
   const add = (name: string | undefined, layer: number) => {
     if (name !== undefined && name !== '' && !files.has(name)) files.set(name, layer)
   }
   add(disk.source && normalizePath(disk.source), 0)
   let above = disk.source ?? ''
-  for (const [layer, { namedAs, filename }] of chain.entries()) {
+  for (const [layer, { namedAs, filename, fileId }] of chain.entries()) {
     const named = resolveFrom(above, namedAs)
     add(named, layer)
     add(normalizePath(filename), layer)
+    if (fileId !== undefined && !byId.has(fileId)) byId.set(fileId, layer)
     above = named
   }
   // No image was read (a network disk, say): the XML's own chain is the next best.
@@ -28,7 +42,11 @@ export function filesNow(disk: DomainDisk, chain: readonly LayerFacts[]): FilesN
       add(store.source && normalizePath(store.source), index + 1)
     }
   }
-  return files
+  return {
+    names: [...files.keys()],
+    layerOf: name => files.get(name) ?? byId.get(fileIds.get(name) ?? ''),
+    isNamed: name => files.has(name),
+  }
 }
 
 /** The files of a disk as a checkpoint's `<domain>` has it, top first. */
@@ -46,7 +64,7 @@ export type Likeness = 0 | 1 | 2 | 3
  */
 export function likeness(then: DomainDisk, now: FilesNow): Likeness {
   const files = filesThen(then)
-  if (files[0] !== undefined && now.has(files[0])) return 3
-  if (files.some(file => now.get(file) === 0)) return 2
-  return files.some(file => now.has(file)) ? 1 : 0
+  if (files[0] !== undefined && now.layerOf(files[0]) !== undefined) return 3
+  if (files.some(file => now.layerOf(file) === 0)) return 2
+  return files.some(file => now.layerOf(file) !== undefined) ? 1 : 0
 }

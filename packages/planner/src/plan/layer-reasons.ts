@@ -1,5 +1,5 @@
 /** Reasons that an image gives: it cannot be read, is of the wrong format or size, or is held by a writer. */
-import type { DomainDisk, LayerFacts, LayerProblem } from '../facts.js'
+import type { DiskMirror, DomainDisk, LayerFacts, LayerProblem } from '../facts.js'
 import { type Reason, reason } from './reasons.js'
 
 const PROBLEM_ADVICE: Record<LayerProblem['code'], string> = {
@@ -93,6 +93,30 @@ export function transientDisk(disk: DomainDisk): Reason {
     'blocks',
     `Disk ${disk.target} (${disk.source}) is transient: what the guest writes is thrown away at shutdown, and libvirt ` +
       'makes no backup of it. While the domain is off its image can be copied whole.',
+    { source: disk.source ?? '' },
+  )
+}
+
+/** libvirt begins no backup of a disk with a block job; and once the job pivots, the disk's top is another image. */
+export function mirroredDisk(disk: DomainDisk, mirror: DiskMirror): Reason {
+  const job = mirror.job ?? 'copy'
+  return reason(
+    'disk-mirrored',
+    'unknown',
+    `A block job (${job}) is copying disk ${disk.target} (${disk.source}) to ${mirror.source ?? 'another image'}, and ` +
+      'the domain may go on there: which image and which bitmaps count is not known before it ends. End it (virsh ' +
+      `blockjob ${disk.target} --pivot or --abort) and plan again.`,
+    { job },
+  )
+}
+
+/** Bitmaps hold what this domain's QEMU wrote, and nobody else. */
+export function shareableDisk(disk: DomainDisk): Reason {
+  return reason(
+    'disk-shareable',
+    'blocks',
+    `Disk ${disk.target} (${disk.source}) is shareable: what other domains write to it is in none of its bitmaps. ` +
+      'Copy it whole.',
     { source: disk.source ?? '' },
   )
 }

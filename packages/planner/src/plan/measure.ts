@@ -5,6 +5,7 @@
 import { buildCheckpointTree, type CheckpointTree } from '../checkpoints/tree.js'
 import type { BackupFacts, LayerFacts } from '../facts.js'
 import { findBitmap } from '../validity.js'
+import { memoized } from './memoized.js'
 import type { BackupPlan, DiskPlan } from './types.js'
 
 /** What to measure for one disk. */
@@ -16,8 +17,9 @@ export interface BodyQuery {
 }
 
 /**
- * Is the newer checkpoint's bitmap inside the older one's, in one layer? Both record every write since they began,
- * so a bit that only the newer has is a write that the older one lost.
+ * Is the newer checkpoint's bitmap inside the older one's, in one layer? Asked only of two that record: both have every
+ * write since they began, so a bit that only the newer has is a write that the older one lost. (Chained: the older was
+ * disabled when the newer began, and they have no write in common.)
  */
 export interface SubsetQuery {
   /** The newer checkpoint. */
@@ -34,8 +36,10 @@ export interface SubsetQuery {
 }
 
 export interface SubsetViolation {
-  /** The newer checkpoint, whose bitmap has bits that the asked one's lacks. */
+  /** The newer checkpoint, whose bitmap has bits that the older one's lacks. */
   readonly checkpoint: string
+  /** The older bitmap; absent: the asked checkpoint's. */
+  readonly older?: string
   readonly layer: number
   readonly filename: string
   readonly missingBytes: number
@@ -76,7 +80,8 @@ export type Measurements = ReadonlyMap<string, DiskMeasurement>
  * ```
  */
 export function bodyQueries(facts: BackupFacts, plan: BackupPlan): BodyQuery[] {
-  const newer = newerCheckpoints(buildCheckpointTree(facts.checkpoints), plan.incremental)
+  const tree = buildCheckpointTree(facts.checkpoints)
+  const newer = memoized(name => newerCheckpoints(tree, name))
   return plan.disks
     .filter(disk => disk.merge.length > 0 && disk.mode !== 'unknown' && !isHollow(disk))
     .map(disk => ({
@@ -100,11 +105,12 @@ function newerCheckpoints(tree: CheckpointTree, asked: string): readonly string[
 function subsetQueries(
   disk: DiskPlan,
   chain: readonly LayerFacts[],
-  newer: readonly string[],
+  newer: (checkpoint: string) => readonly string[],
 ): SubsetQuery[] {
   const queries: SubsetQuery[] = []
   for (const { layer, filename, bitmap: older, granularity } of disk.merge) {
-    for (const checkpoint of newer) {
+    if (!(chain[layer] && findBitmap(chain[layer], older)?.recording)) continue
+    for (const checkpoint of newer(older)) {
       const entry = chain[layer] && findBitmap(chain[layer], checkpoint)
       if (!entry?.recording || entry.inconsistent || entry.corrupt !== undefined) continue
       const common = Math.max(granularity, entry.granularity)

@@ -2,11 +2,11 @@ import type { CheckpointTree } from '../checkpoints/tree.js'
 import type { DiskPlan, NextBest } from './types.js'
 
 /**
- * The nearest other checkpoint from which more disks would be incremental: older ones first, since they cover all
- * that was asked for and can be used as they are, then newer ones. Undefined when nothing is better, or when some
- * disk's state cannot be told at all.
+ * Another checkpoint to start from: the nearest from which every disk would be incremental; else the nearest from which
+ * more would be than from the asked one. Of each kind the older ones come first, since they cover all that was asked
+ * for and can be used as they are. Undefined when nothing is better.
  *
- * @param planFrom the disks' plans from another checkpoint, without measurements
+ * @param planFrom the disks' plans from another checkpoint
  */
 export function nextBest(
   tree: CheckpointTree,
@@ -14,36 +14,51 @@ export function nextBest(
   disks: readonly DiskPlan[],
   planFrom: (checkpoint: string) => readonly DiskPlan[],
 ): NextBest | undefined {
-  if (disks.every(({ mode }) => mode === 'incremental') || disks.some(({ mode }) => mode === 'unknown')) {
-    return undefined
-  }
   const incrementalNow = incremental(disks).length
-  const ancestors = tree.ancestors(asked)
-  const older = ancestors.map((checkpoint, index) => ({
-    checkpoint,
-    relation: 'older' as const,
-    distance: index + 1,
-  }))
-  const newer = tree
-    .descendants(asked)
-    // In a circle everything is both: taken as older once is enough.
-    .filter(checkpoint => !ancestors.includes(checkpoint))
-    .map(checkpoint => ({
-      checkpoint,
-      relation: 'newer' as const,
-      distance: distance(tree, asked, checkpoint),
-    }))
-  for (const candidate of [...older, ...newer]) {
-    const better = incremental(planFrom(candidate.checkpoint))
-    if (better.length > incrementalNow) return { ...candidate, disks: better }
+  if (incrementalNow === disks.length) return undefined
+  let better: NextBest | undefined
+  for (const candidate of candidates(tree, asked)) {
+    const plans = planFrom(candidate.checkpoint)
+    const done = incremental(plans)
+    const everyDisk = done.length === disks.length
+    if (!everyDisk && (better !== undefined || done.length <= incrementalNow)) continue
+    const found = {
+      ...candidate,
+      disks: done.map(({ target }) => target),
+      everyDisk,
+      dirtyBytes: total(done),
+    }
+    if (everyDisk) return found
+    better = found
   }
-  return undefined
+  return better
 }
 
-function incremental(disks: readonly DiskPlan[]): string[] {
-  return disks.filter(({ mode }) => mode === 'incremental').map(({ target }) => target)
+type Candidate = Pick<NextBest, 'checkpoint' | 'relation' | 'distance'>
+
+/** Older ones, then newer ones, each from the nearest on. In a circle everything is both: as older is enough. */
+function candidates(tree: CheckpointTree, asked: string): readonly Candidate[] {
+  const older = tree.ancestors(asked)
+  const distances = new Map([[asked, 0]])
+  const newer: Candidate[] = []
+  const known = new Set(older)
+  for (const checkpoint of tree.descendants(asked)) {
+    // Breadth first: its parent was before it.
+    const distance = (distances.get(tree.get(checkpoint)!.parent!) ?? 0) + 1
+    distances.set(checkpoint, distance)
+    if (!known.has(checkpoint)) newer.push({ checkpoint, relation: 'newer', distance })
+  }
+  return [
+    ...older.map((checkpoint, index) => ({ checkpoint, relation: 'older' as const, distance: index + 1 })),
+    ...newer,
+  ]
 }
 
-function distance(tree: CheckpointTree, older: string, newer: string): number {
-  return tree.ancestors(newer).indexOf(older) + 1
+function incremental(disks: readonly DiskPlan[]): readonly DiskPlan[] {
+  return disks.filter(({ mode }) => mode === 'incremental')
+}
+
+function total(disks: readonly DiskPlan[]): number | undefined {
+  const sizes = disks.map(({ dirtyBytes }) => dirtyBytes)
+  return sizes.every(size => size !== undefined) ? sizes.reduce((sum, size) => sum + size, 0) : undefined
 }

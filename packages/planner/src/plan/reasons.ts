@@ -28,8 +28,34 @@ export interface ReasonEvidence {
     readonly filesNow: readonly string[]
   }
   'disk-target-changed': { readonly checkpoint: string; readonly targetThen: string; readonly file: string }
+  'disk-path-changed': { readonly checkpoint: string; readonly pathThen: string }
+  /**
+   * The disk had another size at the checkpoint or since. `knownFrom`: the caller's word, or an internal snapshot that
+   * was taken since. `sizeThen`, `sizeNow`: bytes.
+   */
+  'disk-resized': {
+    readonly checkpoint: string
+    readonly sizeThen: number
+    readonly sizeNow: number
+    readonly knownFrom: 'told' | 'snapshot'
+    readonly snapshot?: string
+    readonly layer?: number
+    readonly filename?: string
+  }
+  /** A block job copies the disk to another place, where it may go on. */
+  'disk-mirrored': { readonly job: string }
+  /** Chained: a later checkpoint's record shows an image that has left the chain, with what it had recorded. */
+  'layer-gone': { readonly checkpoint: string; readonly file: string }
+  /** Chained: a later checkpoint's top lies below an earlier one's. */
+  'layer-order-changed': { readonly checkpoint: string; readonly newer: string }
+  /** libvirt refuses disabled bitmaps, or looks at the asked checkpoint's alone; the plan unites several. */
+  'dialect-chained': { readonly checkpoint: string; readonly bitmaps: readonly string[] }
+  /** Old bitmaps disabled, newer ones all recording: a host whose libvirt was upgraded. */
+  'dialect-mixed': { readonly checkpoint: string; readonly bitmaps: readonly string[] }
   'checkpoint-without-domain': { readonly checkpoint: string }
   'bitmap-name-differs': { readonly checkpoint: string; readonly recorded: string }
+  /** Other domains may write to it as well. */
+  'disk-shareable': { readonly source: string }
   'disk-transient': { readonly source: string }
   'source-not-readable': { readonly type: string }
   'not-qcow2': { readonly format: string; readonly declaredBy: 'domain' | 'image' }

@@ -10,6 +10,8 @@ import { type Reason, reason } from './reasons.js'
 export interface Recorded {
   readonly reasons: readonly Reason[]
   readonly topThen: TopThen
+  /** The disk's files at that time, top first; undefined where the record does not say. */
+  readonly filesThen?: readonly string[]
 }
 
 /** The layer that was the top at the checkpoint, where the bitmap began: what is known of it now. */
@@ -55,9 +57,11 @@ export function recordedDisk(
   return {
     reasons: [
       ...(then.target === disk.target ? [] : [targetChanged(name, disk, then, now)]),
+      ...pathChanged(name, disk, then, now),
       ...entryReasons(checkpoint, disk, then),
     ],
     topThen: findTopThen(then, now),
+    filesThen: filesThen(then),
   }
 }
 
@@ -66,9 +70,9 @@ const UNKNOWN: TopThen = { state: 'unknown' }
 function findTopThen(then: DomainDisk, now: FilesNow): TopThen {
   const [top, ...below] = filesThen(then)
   if (top === undefined) return UNKNOWN
-  const layer = now.get(top)
+  const layer = now.layerOf(top)
   if (layer !== undefined) return { state: 'here', layer }
-  const left = below.map(file => now.get(file)).filter(each => each !== undefined)
+  const left = below.map(file => now.layerOf(file)).filter(each => each !== undefined)
   return { state: 'gone', below: left.length === 0 ? undefined : Math.min(...left) }
 }
 
@@ -146,12 +150,12 @@ function sourceChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, n
     `Target ${disk.target} was another disk at checkpoint '${checkpoint}': then ${before.join(' over ') || 'empty'}, ` +
       `now ${disk.source}, with no file in common. A bitmap in it cannot stand for changes since that checkpoint. ` +
       'Copy it whole.',
-    { checkpoint, filesThen: before, filesNow: [...now.keys()] },
+    { checkpoint, filesThen: before, filesNow: now.names },
   )
 }
 
 function targetChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, now: FilesNow): Reason {
-  const file = filesThen(then).find(name => now.has(name)) ?? disk.source ?? ''
+  const file = filesThen(then).find(name => now.layerOf(name) !== undefined) ?? disk.source ?? ''
   return reason(
     'disk-target-changed',
     'note',
@@ -159,6 +163,16 @@ function targetChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, n
       'and plugged in again. If something else wrote to it in between, no bitmap shows that: verify it first.',
     { checkpoint, targetThen: then.target, file },
   )
+}
+
+/** Known for the same disk by the file that is under the old name now, not by the name. */
+function pathChanged(checkpoint: string, disk: DomainDisk, then: DomainDisk, now: FilesNow): Reason[] {
+  const [path] = filesThen(then)
+  if (path === undefined || now.isNamed(path) || now.layerOf(path) === undefined) return []
+  const message =
+    `Disk ${disk.target} was named ${path} at checkpoint '${checkpoint}', and that name leads to an image of its ` +
+    'chain now (a symbolic link, or --map-source): it is taken for the same disk.'
+  return [reason('disk-path-changed', 'note', message, { checkpoint, pathThen: path })]
 }
 
 function withoutDomain(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {

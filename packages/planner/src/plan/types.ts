@@ -6,9 +6,42 @@ import type { Reason } from './reasons.js'
 
 /**
  * How the bitmaps of a domain's checkpoints share the work. Independent (libvirt 6.6 and later): every bitmap keeps
- * recording. Chained (before): only the newest records. Only `independent` is planned so far.
+ * recording. Chained (before): at a new checkpoint the old bitmap is disabled, so what changed since a checkpoint is in
+ * its bitmap and those of all later ones together.
  */
 export type Dialect = 'independent' | 'chained'
+
+/**
+ * What the flags of a domain's bitmaps look like. `mixed`: older ones disabled, several newer ones recording, at the
+ * same checkpoint on every disk (an upgraded host). `irregular`: no dialect makes such flags. `none`: no disk has the
+ * bitmaps of two checkpoints.
+ */
+export type DialectPattern = 'independent' | 'chained' | 'mixed' | 'irregular' | 'none'
+
+/** The bitmaps of a disk's checkpoints, in the topmost layer that has two of them or more. */
+export interface DiskDialect {
+  readonly target: string
+  readonly layer: number
+  readonly filename: string
+  readonly pattern: Exclude<DialectPattern, 'none'>
+  /** How many record, and how many do not. */
+  readonly recording: number
+  readonly disabled: number
+  /** The newest checkpoint among them, by the tree or else by time; undefined where it made no difference. */
+  readonly newest: string | undefined
+}
+
+/** Why the plan is of its dialect. */
+export interface DialectEvidence {
+  /** By the flags, or by the caller's word. */
+  readonly source: 'found' | 'told'
+  /** What the flags look like, also where the caller told. */
+  readonly pattern: DialectPattern
+  /** In the domain's order; disks not asked for count too. */
+  readonly disks: readonly DiskDialect[]
+  /** For people. */
+  readonly message: string
+}
 
 /** What is safe: copy the changes, copy the whole disk, or cannot be told from here. */
 export type DiskMode = 'incremental' | 'full' | 'unknown'
@@ -43,7 +76,10 @@ export interface DiskPlan {
   readonly virtualSize: number | undefined
   /** Bytes in the union of `merge`, clipped to the disk; undefined where it was not measured. */
   readonly dirtyBytes: number | undefined
-  /** Top layer first. Given wherever libvirt accepts, also when the mode is full; else empty. */
+  /**
+   * Top layer first; within a layer the asked checkpoint's, then those of later ones (chained). Given where the mode is
+   * incremental and wherever libvirt accepts; else empty.
+   */
   readonly merge: readonly MergeSource[]
   /** Those that block first, then unknown, then notes. */
   readonly reasons: readonly Reason[]
@@ -67,6 +103,10 @@ export interface NextBest {
   readonly distance: number
   /** The targets that would be incremental. */
   readonly disks: readonly string[]
+  /** True where these are all of the plan's disks. */
+  readonly everyDisk: boolean
+  /** Bytes that these would copy; undefined where they were not measured. */
+  readonly dirtyBytes: number | undefined
 }
 
 export interface BackupPlan {
@@ -74,6 +114,7 @@ export interface BackupPlan {
   /** The checkpoint asked for: everything since it is wanted. */
   readonly incremental: string
   readonly dialect: Dialect
+  readonly dialectEvidence: DialectEvidence
   /** In the domain's order. */
   readonly disks: readonly DiskPlan[]
   readonly skipped: readonly SkippedDisk[]
