@@ -5,7 +5,7 @@ import { memoryWritable, type WritableStorage } from '../src/index.js'
 
 const SECTOR = 512
 
-type Operation =
+export type Operation =
   | { readonly kind: 'write'; readonly offset: number; readonly bytes: Uint8Array }
   | { readonly kind: 'resize'; readonly size: number }
   | { readonly kind: 'discard'; readonly offset: number; readonly length: number }
@@ -17,7 +17,8 @@ export class RecordingStorage {
   readonly groups: Operation[][] = [[]]
 
   constructor(bytes: Uint8Array) {
-    this.before = bytes.slice()
+    // Not slice(): a Buffer's is no copy.
+    this.before = new Uint8Array(bytes)
     const inner = memoryWritable(bytes)
     const note = (operation: Operation) => this.groups.at(-1)!.push(operation)
     this.storage = {
@@ -82,7 +83,7 @@ export function* crashStates(
   }
 }
 
-function shuffled<T>(items: readonly T[], random: Random): T[] {
+export function shuffled<T>(items: readonly T[], random: Random): T[] {
   const out = [...items]
   for (let i = out.length - 1; i > 0; i--) {
     const j = random.int(0, i)
@@ -94,7 +95,7 @@ function shuffled<T>(items: readonly T[], random: Random): T[] {
 }
 
 /** Some of a write's sectors. */
-function torn(operation: Operation, random: Random): Operation[] {
+export function torn(operation: Operation, random: Random): Operation[] {
   if (operation.kind !== 'write') return [operation]
   const { offset, bytes } = operation
   const parts: Operation[] = []
@@ -106,8 +107,8 @@ function torn(operation: Operation, random: Random): Operation[] {
   return parts
 }
 
-function replay(base: Uint8Array, operations: readonly Operation[]): Uint8Array {
-  let bytes = base.slice()
+export function replay(base: Uint8Array, operations: readonly Operation[]): Uint8Array {
+  let bytes = new Uint8Array(base)
   const grow = (size: number) => {
     if (size <= bytes.byteLength) return
     const more = new Uint8Array(size)

@@ -23,7 +23,8 @@ export function memoryWritable(
 ): WritableStorage {
   const { name = 'memory', maxBytes = Number.POSITIVE_INFINITY, resizable = true } = options
   // With room to grow into, always zeros; bytes past `size` are not the storage's.
-  let room = content.slice()
+  // Not slice(): a Buffer's is no copy.
+  let room = new Uint8Array(content)
   let size = content.byteLength
   let closed = false
 
