@@ -24,6 +24,11 @@ export type Qcow2ErrorCode =
   | 'write-failed'
   | 'image-locked'
   | 'lock-unavailable'
+  | 'image-repeated'
+  | 'journal-exists'
+  | 'journal-missing'
+  | 'journal-invalid'
+  | 'recovery-impossible'
 
 /** Base class; `code` tells kinds apart, `details` holds the evidence as plain data. Caller mistakes are RangeError or TypeError. */
 export class Qcow2Error extends Error {

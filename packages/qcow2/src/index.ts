@@ -42,6 +42,7 @@ export {
 } from './data/luks-header.js'
 export type { BitmapAction, FutureBitmap } from './edit/actions.js'
 export { type EditOptions, editBitmaps } from './edit/edit.js'
+export { type EditImagesOptions, editImages, type ImageEdit } from './edit/edit-images.js'
 export type { EditCost, EditPlan, EditStep, EditWrite } from './edit/plan.js'
 export {
   CorruptImageError,
@@ -64,7 +65,15 @@ export { checkHeader } from './format/header-check.js'
 export { readSnapshots, type Snapshot } from './format/snapshots.js'
 export { type ImageInspection, inspectImage } from './image/inspect.js'
 export { openImage } from './image/open.js'
+export type { EditJournal } from './journal/journal.js'
 export { type HostOffset, hostOffset } from './offsets.js'
+export type { FoundState } from './recover/found.js'
+export {
+  type RecoveredImage,
+  type RecoverOptions,
+  type Recovery,
+  recoverImages,
+} from './recover/recover.js'
 export { blobStorage } from './storage/blob.js'
 export { type OpenHttpOptions, openHttp } from './storage/http.js'
 export { memoryStorage } from './storage/memory.js'

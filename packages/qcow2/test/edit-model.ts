@@ -202,3 +202,15 @@ export async function mustBeSound(bytes: Uint8Array): Promise<void> {
     if (used.has(cluster)) expect(await refcounts.get(cluster), `cluster ${cluster}`).toBeGreaterThan(0)
   }
 }
+
+/** Clusters that are counted, and nobody's. */
+export async function leaks(bytes: Uint8Array): Promise<number[]> {
+  const image = await inspectImage(memoryStorage(bytes))
+  const { used, clusters } = await mapReferences(image, createEngine())
+  const refcounts = await Refcounts.open(image)
+  const found: number[] = []
+  for (let cluster = 0; cluster < clusters; cluster++) {
+    if (!used.has(cluster) && (await refcounts.get(cluster)) > 0) found.push(cluster)
+  }
+  return found
+}

@@ -1,5 +1,6 @@
 import { Qcow2Error, UnsupportedFeatureError } from '../errors.js'
 import { findingToError } from '../findings.js'
+import { autoclear } from '../format/features.js'
 import type { ImageInspection } from '../image/inspect.js'
 
 /** @throws {Qcow2Error} for an image that nobody may edit before something else was done */
@@ -14,6 +15,13 @@ export function mustBeEditable(image: ImageInspection): void {
   if (header.cryptMethod === 1) throw new UnsupportedFeatureError(storage.name, "the legacy encryption 'aes'")
   if (corrupt) throw refuse('corrupt-flag', 'it is marked corrupt (qemu-img check -r all)')
   if (dirty) throw refuse('dirty', 'its refcounts were not written (lazy refcounts): qemu-img check -r all')
+  if ((header.autoclearFeatures & autoclear.unfinishedEdit) !== 0n) {
+    throw refuse(
+      'unfinished-edit',
+      'an edit of several images, of which it is one, was cut off: tidemark recover JOURNAL ends that. Where the ' +
+        'journal is lost, qemu-img check -r leaks keeps the image as it is now',
+    )
+  }
   if (bitmapDirectory?.stale) {
     throw refuse(
       'stale-bitmaps',

@@ -7,10 +7,9 @@ import type { WritableStorage } from '../storage/writable.js'
 import { changedMeanwhile, clusterContents, fate } from './bits.js'
 import type { EditPlan, EditStep, EditWrite } from './plan.js'
 import { putRefcount } from './refcount-plan.js'
+import { Undo } from './undo.js'
 
 const SECTOR = 512
-/** What free clusters held is put back after a failure, up to so much: they are nobody's. Metadata always are. */
-const MAX_UNDO_BYTES = 64 * 1024 * 1024
 
 /**
  * Carries a plan out: each step's writes, then a flush. A failure before old clusters are released puts everything
@@ -20,30 +19,85 @@ const MAX_UNDO_BYTES = 64 * 1024 * 1024
  *   failed
  */
 export async function execute(
-  image: ImageInspection & { readonly storage: WritableStorage },
+  image: EditedImage,
   plan: EditPlan,
   engine: BitmapEngine,
   options: ReadOptions = {},
 ): Promise<void> {
-  const { storage } = image
-  const undo = new Undo(storage)
-  let at: EditStep['name'] = 'clusters'
+  const edit = new Execution(image, plan, engine)
   try {
-    for (const { name, writes } of plan.steps) {
-      if (name === 'header' && at !== 'header') await mustBeUnchanged(plan)
-      // Half of a header's steps are no state to stop in.
-      if (name !== 'header' && name !== 'release') options.signal?.throwIfAborted()
-      at = name
-      for (const write of writes) await carryOut(image, write, name, engine, undo, options)
-      await storage.flush()
-      undo.barrier()
-    }
+    await edit.prepare(options)
+    await edit.switchOver()
   } catch (error) {
-    if (at === 'release') throw doneAllTheSame(error)
-    await undo.all()
+    await edit.undo()
     throw error
   }
-  await discard(image, plan.released)
+  try {
+    await edit.release()
+  } catch (error) {
+    throw doneAllTheSame(error)
+  }
+}
+
+/** An image that is held for writing. */
+export type EditedImage = ImageInspection & { readonly storage: WritableStorage }
+
+/** When a step is carried out: several images are all prepared before the first is switched, and so on. */
+const PHASES: Readonly<Record<EditStep['name'], 'prepare' | 'switch' | 'release'>> = {
+  clusters: 'prepare',
+  'refcount table': 'prepare',
+  mark: 'prepare',
+  header: 'switch',
+  unmark: 'release',
+  release: 'release',
+}
+
+/** One image's plan on its way, phase by phase. What a phase throws is for the caller: until the release it can be undone. */
+export class Execution {
+  readonly #image: EditedImage
+  readonly #plan: EditPlan
+  readonly #engine: BitmapEngine
+  readonly #undo: Undo
+
+  constructor(image: EditedImage, plan: EditPlan, engine: BitmapEngine) {
+    this.#image = image
+    this.#plan = plan
+    this.#engine = engine
+    this.#undo = new Undo(image.storage)
+  }
+
+  /** All that is new is on the disk, and the image has its old bitmaps. */
+  async prepare(options: ReadOptions = {}): Promise<void> {
+    await this.#phase('prepare', options)
+    await mustBeUnchanged(this.#plan)
+    options.signal?.throwIfAborted()
+  }
+
+  /** The image has its new bitmaps. Half of a header's steps are no state to stop in: no signal ends it. */
+  async switchOver(): Promise<void> {
+    await this.#phase('switch', {})
+  }
+
+  /** What nobody refers to any more is free. Cannot be undone. */
+  async release(): Promise<void> {
+    await this.#phase('release', {})
+    await discard(this.#image, this.#plan.released)
+  }
+
+  /** @returns false where the disk did not take what was to be put back */
+  async undo(): Promise<boolean> {
+    return this.#undo.all()
+  }
+
+  async #phase(phase: (typeof PHASES)[EditStep['name']], options: ReadOptions): Promise<void> {
+    for (const { name, writes } of this.#plan.steps) {
+      if (PHASES[name] !== phase) continue
+      options.signal?.throwIfAborted()
+      for (const write of writes) await carryOut(this.#image, write, name, this.#engine, this.#undo, options)
+      await this.#image.storage.flush()
+      this.#undo.barrier()
+    }
+  }
 }
 
 /** Bitmaps of other images are read without their lock: who opened one meanwhile has written its directory anew. */
@@ -73,8 +127,8 @@ function doneAllTheSame(error: unknown): unknown {
 }
 
 /** Neighbours at once. The file may end within its last cluster. */
-async function discard(
-  { storage, clusterSize }: ImageInspection & { readonly storage: WritableStorage },
+export async function discard(
+  { storage, clusterSize }: EditedImage,
   clusters: readonly number[],
 ): Promise<void> {
   for (let i = 0; i < clusters.length; ) {
@@ -91,7 +145,7 @@ async function discard(
 }
 
 async function carryOut(
-  image: ImageInspection & { readonly storage: WritableStorage },
+  image: EditedImage,
   write: EditWrite,
   step: EditStep['name'],
   engine: BitmapEngine,
@@ -113,7 +167,7 @@ async function carryOut(
 }
 
 async function writeBits(
-  image: ImageInspection & { readonly storage: WritableStorage },
+  image: EditedImage,
   { bitmap, plan, offsets }: EditWrite & { kind: 'bits' },
   engine: BitmapEngine,
   undo: Undo,
@@ -136,11 +190,11 @@ async function writeBits(
 }
 
 /** Whole sectors, as they are but for these entries. */
-async function writeRefcounts(
-  image: ImageInspection & { readonly storage: WritableStorage },
+export async function writeRefcounts(
+  image: EditedImage,
   clusters: readonly number[],
   value: 0 | 1,
-  undo: Undo,
+  undo?: Undo,
 ): Promise<void> {
   const { storage, header } = image
   const refcounts = await Refcounts.open(await refreshed(image))
@@ -156,7 +210,7 @@ async function writeRefcounts(
     for (; i < clusters.length && clusters[i]! < first + perSector; i++) {
       putRefcount(bytes, clusters[i]! - first, header.refcountOrder, value)
     }
-    await undo.keep(offset, SECTOR, false)
+    await undo?.keep(offset, SECTOR, false)
     await storage.writeFrom(bytes, offset)
   }
 }
@@ -169,69 +223,4 @@ async function refreshed(image: ImageInspection): Promise<ImageInspection> {
     view.getUint32(4)) as typeof image.header.refcountTableOffset
   const header = { ...image.header, refcountTableOffset, refcountTableClusters: view.getUint32(8) }
   return { ...image, header }
-}
-
-interface Kept {
-  readonly offset: number
-  /** Undefined: zeros, a hole perhaps. */
-  readonly bytes: Uint8Array | undefined
-  readonly length: number
-}
-
-/** What was where something was written, to put it back. */
-class Undo {
-  readonly #storage: WritableStorage
-  readonly #size: number
-  /** Metadata, in steps: what refers to something goes before that does. */
-  readonly #steps: Kept[][] = [[]]
-  /** Clusters that nobody referred to. */
-  readonly #free: Kept[] = []
-  #bytes = 0
-
-  constructor(storage: WritableStorage) {
-    this.#storage = storage
-    this.#size = storage.size
-  }
-
-  /** What is there now. @param free it is of a cluster that nobody refers to */
-  async keep(offset: number, length: number, free: boolean): Promise<void> {
-    const there = Math.min(length, this.#size - offset)
-    if (there <= 0) return
-    const found = await readBytes(this.#storage, offset, there)
-    if (!free) {
-      this.#steps.at(-1)!.push({ offset, bytes: found, length: there })
-      return
-    }
-    const bytes = found.every(byte => byte === 0) ? undefined : found
-    if (bytes !== undefined && this.#bytes + there > MAX_UNDO_BYTES) return
-    this.#bytes += bytes?.byteLength ?? 0
-    this.#free.push({ offset, bytes, length: there })
-  }
-
-  barrier(): void {
-    this.#steps.push([])
-  }
-
-  /** Never throws: what failed is told already. */
-  async all(): Promise<void> {
-    const storage = this.#storage
-    try {
-      for (const step of this.#steps.reverse()) {
-        if (step.length === 0) continue
-        for (const { offset, bytes } of step.reverse()) await storage.writeFrom(bytes!, offset)
-        await storage.flush()
-      }
-      // Only now is what is new nobody's. A full file system has room again.
-      if (storage.resizable && storage.size !== this.#size) await storage.resize(this.#size)
-    } catch {
-      // New clusters that are counted, and nobody's: leaks, at worst.
-      return
-    }
-    for (const { offset, bytes, length } of this.#free) {
-      // Holes become holes again: writing zeros would take the room that there was not.
-      const back = bytes === undefined ? storage.discard(offset, length) : storage.writeFrom(bytes, offset)
-      await back.catch(() => {})
-    }
-    await storage.flush().catch(() => {})
-  }
 }

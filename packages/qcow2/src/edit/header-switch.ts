@@ -11,6 +11,9 @@ export interface NewDirectory {
   readonly bytes: number
 }
 
+/** What a switch must know of an image. */
+export type SwitchedImage = Pick<ImageInspection, 'storage' | 'header' | 'clusterSize' | 'extensions'>
+
 /** Bytes of cluster 0 that are written at once. What follows waits until they last. */
 export interface HeaderWrite {
   readonly what: string
@@ -18,11 +21,11 @@ export interface HeaderWrite {
   readonly bytes: Uint8Array
 }
 
-const SECTOR = 512
-const AUTOCLEAR_AT = 88
+export const SECTOR = 512
+export const AUTOCLEAR_AT = 88
 const BACKING_OFFSET_AT = 8
 const EXTENSION_BYTES = 32
-const KNOWN = autoclear.bitmaps | autoclear.rawExternalData
+export const KNOWN_AUTOCLEAR = autoclear.bitmaps | autoclear.rawExternalData | autoclear.unfinishedEdit
 /** An extension that is none any more: 'tmpd'. Programs keep what they do not know. */
 export const RETIRED_MAGIC = 0x746d7064
 
@@ -35,14 +38,14 @@ export const RETIRED_MAGIC = 0x746d7064
  * @throws {Qcow2Error} `no-space` where cluster 0 has no room for the extension
  */
 export function planSwitch(
-  image: ImageInspection,
+  image: SwitchedImage,
   directory: NewDirectory | undefined,
   start: Uint8Array,
 ): HeaderWrite[] {
   const extension = image.extensions.findLast(({ magic }) => magic === extensionMagic.bitmaps)
   const flags = image.header.autoclearFeatures
   // Bits that nobody here knows: what they say is no longer so once the image was written to.
-  const known = flags & KNOWN
+  const known = flags & KNOWN_AUTOCLEAR
   const unknownCleared = setAutoclear('unknown autoclear bits are cleared', known)
   const now = start.slice()
   now.set(unknownCleared.bytes, AUTOCLEAR_AT)
@@ -91,7 +94,7 @@ function replaced(at: number, before: Uint8Array, directory: NewDirectory, flags
 
 /** The first bitmap: an extension where the others end, which is nothing until autoclear bit 0 says so. */
 function added(
-  image: ImageInspection,
+  image: SwitchedImage,
   directory: NewDirectory,
   flags: bigint,
   start: Uint8Array,
@@ -165,7 +168,7 @@ function added(
   ]
 }
 
-function noRoom(image: ImageInspection): Qcow2Error {
+function noRoom(image: SwitchedImage): Qcow2Error {
   return new Qcow2Error(
     'no-space',
     `${image.storage.name} has no room for the bitmaps extension in its first cluster`,
@@ -183,7 +186,7 @@ function payload({ count, offset, bytes }: NewDirectory): Uint8Array {
   return data
 }
 
-function setAutoclear(what: string, flags: bigint): HeaderWrite {
+export function setAutoclear(what: string, flags: bigint): HeaderWrite {
   const bytes = new Uint8Array(8)
   new DataView(bytes.buffer).setBigUint64(0, flags)
   return { what, offset: AUTOCLEAR_AT, bytes }

@@ -3,9 +3,9 @@ import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { Refcounts } from '../check/refcounts.js'
 import { mapReferences } from '../check/references.js'
 import { CorruptImageError } from '../errors.js'
-import { entryOffset, putU64 } from '../format/bytes.js'
+import { putU64 } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
-import { type ReadOptions, readBytes } from '../storage/storage.js'
+import type { ReadOptions } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
 import {
   applyActions,
@@ -16,10 +16,12 @@ import {
   type FutureBitmap,
 } from './actions.js'
 import { Allocator } from './allocator.js'
+import { dataClusters } from './bitmap-clusters.js'
 import { type BitsPlan, fate, planBits } from './bits.js'
 import { mustBeEditable } from './editable.js'
-import { type NewDirectory, planSwitch } from './header-switch.js'
+import { type HeaderWrite, type NewDirectory, planSwitch } from './header-switch.js'
 import { blockOf, mustBeOurs, planRefcounts, refcountWrites } from './refcount-plan.js'
+import { switchStates, withWrite } from './switch-states.js'
 
 /** One write of a plan. Offsets and lengths in bytes of the image file. */
 export type EditWrite =
@@ -43,7 +45,8 @@ export type EditWrite =
 
 /** Writes in any order; all of them last before the next step begins. */
 export interface EditStep {
-  readonly name: 'clusters' | 'refcount table' | 'header' | 'release'
+  /** `mark` and `unmark` where several images are edited as one. */
+  readonly name: 'clusters' | 'refcount table' | 'mark' | 'header' | 'unmark' | 'release'
   readonly writes: readonly EditWrite[]
 }
 
@@ -62,14 +65,24 @@ export interface EditCost {
 
 /** What an edit writes, in which order. Made without writing anything. */
 export interface EditPlan {
+  readonly clusterSize: number
   readonly steps: readonly EditStep[]
   readonly cost: EditCost
   /** Bitmaps as they will be. */
   readonly bitmaps: readonly FutureBitmap[]
   /** Other images whose bitmaps go into these. */
   readonly sources: readonly ImageInspection[]
+  /** Clusters (numbers) that are taken, ascending. */
+  readonly taken: readonly number[]
+  /** Where the new directory is; undefined: no bitmaps are left. */
+  readonly directory: NewDirectory | undefined
   /** Clusters (numbers) whose space can be given back in the end. */
   readonly released: readonly number[]
+}
+
+export interface PlanOptions extends ReadOptions {
+  /** It is one of several images that go together: it is marked meanwhile. */
+  readonly several?: boolean
 }
 
 /**
@@ -82,11 +95,15 @@ export async function planEdit(
   image: ImageInspection & { readonly storage: WritableStorage },
   actions: readonly BitmapAction[],
   engine: BitmapEngine,
-  options: ReadOptions = {},
+  options: PlanOptions = {},
 ): Promise<EditPlan> {
   mustBeEditable(image)
   const bitmaps = applyActions(image, actions)
-  if (isUnchanged(image, bitmaps)) return { steps: [], cost: noCost, bitmaps, sources: [], released: [] }
+  if (isUnchanged(image, bitmaps)) {
+    const { clusterSize } = image
+    const none = { steps: [], sources: [], taken: [], directory: undefined, released: [] }
+    return { ...none, clusterSize, cost: noCost, bitmaps }
+  }
   return new Planner(image, bitmaps, engine, options).plan()
 }
 
@@ -98,6 +115,22 @@ const noCost: EditCost = {
   directory: 0,
   refcountStructures: 0,
   growth: 0,
+}
+
+/** What is written to the header, each write lasting before the next. */
+function switchSteps(
+  image: ImageInspection,
+  directory: NewDirectory | undefined,
+  start: Uint8Array,
+  several: boolean,
+): EditStep[] {
+  const step = (name: EditStep['name'], write: HeaderWrite): EditStep => ({
+    name,
+    writes: [{ kind: 'bytes', ...write }],
+  })
+  if (!several) return planSwitch(image, directory, start).map(write => step('header', write))
+  const { mark, writes, unmark } = switchStates(image, directory, start)
+  return [step('mark', mark), ...writes.map(write => step('header', write)), step('unmark', unmark)]
 }
 
 function isUnchanged(image: ImageInspection, bitmaps: readonly FutureBitmap[]): boolean {
@@ -121,7 +154,7 @@ class Planner {
   readonly #image: ImageInspection & { readonly storage: WritableStorage }
   readonly #bitmaps: readonly FutureBitmap[]
   readonly #engine: BitmapEngine
-  readonly #options: ReadOptions
+  readonly #options: PlanOptions
   readonly #clusterSize: number
   readonly #clusterWrites: EditWrite[] = []
   readonly #taken: number[] = []
@@ -131,7 +164,7 @@ class Planner {
     image: ImageInspection & { readonly storage: WritableStorage },
     bitmaps: readonly FutureBitmap[],
     engine: BitmapEngine,
-    options: ReadOptions,
+    options: PlanOptions,
   ) {
     this.#image = image
     this.#bitmaps = bitmaps
@@ -193,7 +226,10 @@ class Planner {
       existing.length === 0
         ? []
         : [{ kind: 'refcounts', what: 'of new clusters', clusters: existing, value: 1 }]
-    const start = await this.#cluster0()
+    // A longer refcount table is in the header by then.
+    const start = table
+      .filter(write => write.kind === 'bytes' && write.offset < this.#clusterSize)
+      .reduce((bytes, write) => withWrite(bytes, write as HeaderWrite), await this.#cluster0())
     const released = [...this.#freed].sort((a, b) => a - b)
     const sources = new Set(this.#bitmaps.flatMap(({ bits }) => bits ?? []).map(term => term.image))
     sources.delete(image)
@@ -201,9 +237,7 @@ class Planner {
       // In one: until the table or the header refers to them they are nobody's, counted or not.
       { name: 'clusters', writes: [...grow, ...this.#clusterWrites, ...structures, ...counts] },
       { name: 'refcount table', writes: table },
-      ...planSwitch(image, directory, start).map(
-        (write): EditStep => ({ name: 'header', writes: [{ kind: 'bytes', ...write }] }),
-      ),
+      ...switchSteps(image, directory, start, this.#options.several === true),
       {
         name: 'release',
         writes:
@@ -215,9 +249,12 @@ class Planner {
     const allocated = counted.taken.length
     const directoryClusters = directory === undefined ? 0 : Math.ceil(directory.bytes / this.#clusterSize)
     return {
+      clusterSize: this.#clusterSize,
       steps: steps.filter(({ writes }) => writes.length > 0),
       bitmaps: this.#bitmaps,
       sources: [...sources],
+      taken: [...counted.taken].sort((a, b) => a - b),
+      directory,
       released,
       cost: {
         allocated,
@@ -266,18 +303,10 @@ class Planner {
 
   /** The clusters of a bitmap's old table, and the table: but for those that its new one keeps. */
   async #freeTable(origin: PersistentBitmap, plan: BitsPlan | undefined): Promise<void> {
-    const { storage } = this.#image
-    const { tableOffset, tableSize } = origin
-    for (let first = 0; first < tableSize; first += 8192) {
-      const count = Math.min(8192, tableSize - first)
-      const bytes = await readBytes(storage, tableOffset + first * 8, count * 8, this.#options)
-      const view = new DataView(bytes.buffer)
-      for (let i = 0; i < count; i++) {
-        const offset = entryOffset(view, i * 8)
-        if (offset !== 0 && plan?.fates[first + i] !== fate.kept) this.#free(offset, 1)
-      }
+    for await (const { entry, offset } of dataClusters(this.#image.storage, origin, this.#options)) {
+      if (plan?.fates[entry] !== fate.kept) this.#free(offset, 1)
     }
-    this.#free(tableOffset, tableSize * 8)
+    this.#free(origin.tableOffset, origin.tableSize * 8)
   }
 
   #free(offset: number, bytes: number): void {

@@ -9,7 +9,15 @@ export const incompatible = {
 
 export const compatible = { lazyRefcounts: 1n << 0n } as const
 
-export const autoclear = { bitmaps: 1n << 0n, rawExternalData: 1n << 1n } as const
+export const autoclear = {
+  bitmaps: 1n << 0n,
+  rawExternalData: 1n << 1n,
+  /**
+   * Ours, not the specification's: the image takes part in an edit of several images that has not ended. Whoever else
+   * writes to the image clears it, as the specification asks of those who do not know a bit; so it tells that nobody has.
+   */
+  unfinishedEdit: 1n << 61n,
+} as const
 
 const KNOWN_INCOMPATIBLE = Object.values(incompatible).reduce((all, bit) => all | bit, 0n)
 

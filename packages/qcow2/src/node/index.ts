@@ -1,6 +1,7 @@
 export { nodeCodecs } from './codecs.js'
 export { type OpenFileOptions, openFile } from './file-storage.js'
 export { openHeldFile } from './held-file.js'
+export { createJournalFile, journalExists, openJournalFile } from './journal-file.js'
 export { type ImageLocks, type LockTable, readLocks, readLockTable } from './locks.js'
 export { type FileOpenerOptions, fileOpener } from './opener.js'
 export { type OpenWritableFileOptions, openWritableFile } from './writable-file.js'
