@@ -31,4 +31,5 @@ export {
 export * from './random-image.js'
 export * from './run.js'
 export * from './storage-daemon.js'
+export * from './strace.js'
 export * from './tmp.js'

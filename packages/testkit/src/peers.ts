@@ -10,6 +10,8 @@ export type Peer =
   | 'qemu-system-x86_64'
   | 'nbdinfo'
   | 'nbdkit'
+  | 'nbdfuse'
+  | 'strace'
   | 'virsh'
   | 'libvirtd'
   | 'libvirt'
