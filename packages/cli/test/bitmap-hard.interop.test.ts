@@ -1,9 +1,6 @@
-// tidemark bitmap where things go wrong: killed at any moment, no room, a VM that has the image, or wants it.
-import { type ChildProcess, spawn } from 'node:child_process'
+// tidemark bitmap where things go wrong: interrupted, no room, a VM that has the image, or wants it.
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { constants } from 'node:os'
 import {
   type DirtyExtent,
   dirtyMap,
@@ -11,7 +8,6 @@ import {
   qcow2Blockdev,
   qemuImg,
   qemuIo,
-  Random,
   run,
   runSync,
   StorageDaemon,
@@ -19,7 +15,8 @@ import {
   writeQcow2,
 } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bin, plainEnv, tidemark, tidemarkError } from './cli.js'
+import { tidemark, tidemarkError } from './cli.js'
+import { largeImage, start, writing } from './running.js'
 
 const peers = needs('qemu-img', 'qemu-io', 'qemu-nbd', 'nbdinfo', 'qemu-storage-daemon')
 const dir = tempDir()
@@ -28,22 +25,6 @@ const MiB = 2 ** 20
 
 const hash = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex')
 const delay = (milliseconds: number) => new Promise(resolve => setTimeout(resolve, milliseconds))
-
-/** A merge of `source` into `target` writes 6 MiB, in 96 clusters. */
-function largeImage(file: string): void {
-  const clusters = 128
-  const bits = clusters * 65536 * 8
-  const every = (step: number, from: number) =>
-    Array.from({ length: 96 }, (_, i) => i * step + from).filter(bit => bit < bits)
-  writeQcow2(file, {
-    virtualSize: bits * 4096,
-    bitmaps: [
-      { name: 'target', granularityBits: 12, dirty: every(65536 * 8, 70) },
-      { name: 'bystander', dirty: [1, 5] },
-      { name: 'source', granularityBits: 12, dirty: every(65536 * 8, 7000) },
-    ],
-  })
-}
 
 const merge = (file: string) => ['bitmap', '--merge', 'source', '--disable', file, 'target']
 
@@ -57,71 +38,18 @@ async function state(file: string): Promise<string> {
   return createHash('sha256').update(JSON.stringify(found)).digest('hex')
 }
 
-/** Started, and its end. */
-function start(args: readonly string[]): { child: ChildProcess; ended: Promise<number>; stderr(): string } {
-  const env: NodeJS.ProcessEnv = { ...process.env, ...plainEnv }
-  const child = spawn(process.execPath, [bin, ...args], { env, stdio: ['ignore', 'ignore', 'pipe'] })
-  let stderr = ''
-  child.stderr!.on('data', piece => (stderr += piece))
-  const ended = once(child, 'close').then(
-    ([code, signal]) => code ?? 128 + constants.signals[signal as 'SIGINT'],
-  )
-  return { child, ended, stderr: () => stderr }
-}
-
-/** Until it has begun to write: the file is longer. */
-async function writing(file: string, size: number, child: ChildProcess): Promise<boolean> {
-  while (child.exitCode === null && child.signalCode === null) {
-    if (statSync(file).size !== size) return true
-    await new Promise(resolve => setImmediate(resolve))
-  }
-  return false
-}
-
 describe.skipIf(peers.skip)(`in the middle of it${peers.label}`, () => {
   const model = dir.file('model.qcow2')
   const file = dir.file('victim.qcow2')
   let size = 0
   let wanted: { old: string; new: string }
-  let duration = 0
   beforeAll(async () => {
     largeImage(model)
     size = statSync(model).size
     copyFileSync(model, file)
-    const begun = Date.now()
     expect(await tidemark(merge(file))).toMatchObject({ status: 0 })
-    duration = Date.now() - begun
     wanted = { old: await state(model), new: await state(file) }
     expect(wanted.old).not.toBe(wanted.new)
-  })
-
-  const rounds = process.env.CI === 'true' ? 100 : 20
-  it(`SIGKILL, ${rounds} times: QEMU opens it, finds no corruption, the bitmaps are old or new`, async () => {
-    const random = new Random('bitmap-kill')
-    const seen = { old: 0, new: 0, leaking: 0 }
-    for (let round = 0; round < rounds; round++) {
-      copyFileSync(model, file)
-      const { child, ended } = start(merge(file))
-      // Half of them once it writes, where it matters; the others whenever.
-      if (round % 2 === 0) {
-        await writing(file, size, child)
-        await delay(random.int(0, 40))
-      } else await delay(random.int(0, Math.ceil(duration * 1.2)))
-      child.kill('SIGKILL')
-      await ended
-      const check = await qemuImg.check(file)
-      expect(check, `round ${round}`).toMatchObject({ corruptions: 0, 'check-errors': 0 })
-      if (check.leaks > 0) seen.leaking++
-      const now = await state(file)
-      expect([wanted.old, wanted.new], `round ${round}`).toContain(now)
-      seen[now === wanted.old ? 'old' : 'new']++
-      // And it is done where it was not, by the same call.
-      if (round % 10 === 0) {
-        expect(await tidemark(merge(file)), `round ${round}`).toMatchObject({ status: 0 })
-        expect(await state(file), `round ${round}`).toBe(wanted.new)
-      }
-    }
-    expect(seen.old, JSON.stringify(seen)).toBeGreaterThan(0)
   })
 
   it.each([
