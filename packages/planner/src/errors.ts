@@ -76,6 +76,8 @@ export type PlanErrorCode =
   | 'plan-unknown'
   /** A disk has no folder of its own for the backup's target or scratch file: name one. */
   | 'target-dir-needed'
+  /** A target or path that libvirt's XML cannot hold, or its schema does not take. */
+  | 'name-unfit'
   /** No such layer in a disk's chain. */
   | 'layer-unknown'
   /** Layers that cannot be united so: the base is not below the top, or nothing lies between. */
@@ -104,7 +106,7 @@ export type DefinitionErrorCode =
   /** No disk of the domain has that target or path, or several have that path. */
   | 'disk-unknown'
   | 'disk-twice'
-  /** An empty or read-only disk. */
+  /** An empty disk, or for a checkpoint a read-only one. */
   | 'disk-not-writable'
   /** A new checkpoint of a disk that cannot hold bitmaps. */
   | 'disk-not-qcow2'
@@ -115,6 +117,8 @@ export type DefinitionErrorCode =
   | 'creation-time-missing'
   /** The embedded `<domain>` has another UUID. */
   | 'domain-differs'
+  /** A backup of nothing. */
+  | 'no-disk-selected'
   /** An incremental backup of a disk, with no checkpoint named. */
   | 'incremental-missing'
   /** libvirt makes up a file's name beside a disk only where the disk is a file. */

@@ -2,12 +2,15 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import {
+  completeBackup,
   completeCheckpoint,
   judgeBitmap,
+  parseBackup,
   parseCheckpoint,
   parseCheckpointDraft,
   planBackup,
   planToQmp,
+  printBackup,
   printCheckpoint,
   redefineCheckpoint,
   XmlError,
@@ -151,5 +154,23 @@ describe.skipIf(!haveCases)(`libvirt's checkpoint XML${casesNote}`, () => {
       ['vda', '/tmp/data.img', 'qcow2', false],
       ['vdb', '/tmp/logs.img', 'qcow2', false],
     ])
+  })
+})
+
+const BACKUP_IN = 'domainbackupxml2xmlin'
+const BACKUP_OUT = 'domainbackupxml2xmlout'
+const backups = haveCases ? readdirSync(join(CASES, BACKUP_IN)) : []
+
+describe.skipIf(!haveCases)(`libvirt's backup XML${casesNote}`, () => {
+  it('are ten', () => expect(backups).toHaveLength(10))
+
+  // As libvirt's own test runs them: each listed disk and vdextradisk, at /fake/NAME.qcow2.
+  it.each(backups)('%s', file => {
+    const backup = parseBackup(readCase(BACKUP_IN, file))
+    const targets = [...backup.disks.map(({ name }) => name), 'vdextradisk']
+    const fake = domain(targets.map(target => disk(target, `/fake/${target}.qcow2`)))
+    const out = readCase(BACKUP_OUT, file)
+    expect(printBackup(completeBackup(backup, fake, { suffix: 'SUFFIX' }))).toBe(out)
+    expect(printBackup(completeBackup(parseBackup(out), fake, { suffix: 'OTHER' }))).toBe(out)
   })
 })

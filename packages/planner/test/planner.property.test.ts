@@ -10,11 +10,8 @@ import {
   type LayerFacts,
   planBackup,
   planExitStatus,
-  planToBackupXml,
   planToJson,
 } from '../src/index.js'
-import { parseXml } from '../src/xml/document.js'
-import { childElement } from '../src/xml/elements.js'
 import { bitmap, checkpoint, disk, domain, layer, MiB } from './facts.js'
 
 const rarely = fc.integer({ min: 0, max: 7 }).map(roll => roll === 0)
@@ -207,27 +204,6 @@ describe('buildCheckpointTree', () => {
         expect(tree.current === undefined).toBe(!(sound && tree.leaves.length === 1))
       }),
       { numRuns: 1000 },
-    )
-  })
-})
-
-describe('planToBackupXml', () => {
-  it('is well-formed whatever the names hold', () => {
-    const anyName = fc
-      .string({ minLength: 1, unit: 'grapheme' })
-      .filter(name => !/\p{C}|[\ufffe\uffff]/u.test(name))
-    fc.assert(
-      fc.property(anyName, anyName, anyName, (name, target, file) => {
-        const source = `/images/${file}`
-        const facts: BackupFacts = {
-          domain: domain([disk(target, source)], name),
-          checkpoints: [checkpoint('cp1')],
-          chains: new Map([[target, [layer(source, ['cp1'])]]]),
-        }
-        const xml = planToBackupXml(planBackup(facts, { incremental: 'cp1' }), { mode: 'push', suffix: 's' })
-        const found = childElement(childElement(parseXml(xml), 'disks')!, 'disk')!
-        expect(found.attributes.name).toBe(target)
-      }),
     )
   })
 })

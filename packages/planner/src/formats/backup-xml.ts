@@ -1,7 +1,11 @@
 import { PlanError } from '../errors.js'
 import { dirname, isAbsolutePath } from '../paths.js'
 import type { BackupPlan, DiskPlan } from '../plan/types.js'
-import { printXml, type XmlNode } from '../xml/print.js'
+import { isDiskTarget, isSchemaPath } from '../xml/names.js'
+import { isXmlText } from '../xml/print.js'
+import type { BackupDisk } from './backup-definition.js'
+import { beyondComment, forLibvirt } from './for-libvirt.js'
+import { printBackup } from './print-backup.js'
 import { requireKnown } from './require-known.js'
 
 export type BackupXmlOptions = {
@@ -20,60 +24,66 @@ export type BackupXmlOptions = {
 
 /**
  * The `<domainbackup>` for `virsh backup-begin`: `backupmode='full'` on just the disks that need it, no
- * `<incremental>` when all do. Every disk has the type, driver and absolute file that libvirt asks for; the file
- * must not exist when the backup begins. Disks that were not asked for are listed with `backup='no'`.
+ * `<incremental>` when all do. Disks whose bitmaps libvirt cannot unite (chained) are full too, which a comment says.
+ * Every disk has the type, driver and absolute file that libvirt asks for; the file must not exist when the backup
+ * begins. Disks that were not asked for are listed with `backup='no'`.
  *
  * Attributes and elements are in libvirt's order (docs/formatbackup, domainbackup.rng).
  *
  * @throws {PlanError} `plan-unknown`: the mode of some disk is not known; `target-dir-needed`: a disk is no file,
- *   so there is no folder beside it
+ *   so there is no folder beside it; `name-unfit`: a target or path that libvirt would not take
  * @throws {RangeError} a relative `targetDir` or `socket`, an unusable `suffix`
  * @example
  * ```ts
  * planToBackupXml(plan, { mode: 'push', suffix: '20260801T0300', targetDir: '/backup/web' })
  * ```
  */
-export function planToBackupXml(plan: BackupPlan, options: BackupXmlOptions): string {
+export function planToBackupXml(planned: BackupPlan, options: BackupXmlOptions): string {
   if (!/^[\w.-]+$/.test(options.suffix))
     throw new RangeError(`suffix cannot be part of a file name: ${options.suffix}`)
   if (options.targetDir !== undefined) requireAbsolute('targetDir', options.targetDir)
-  requireKnown(plan)
+  requireKnown(planned)
+  const plan = forLibvirt(planned)
 
-  const disks: XmlNode[] = plan.disks.map(disk => {
-    const { target: name, mode } = disk
+  const disks = plan.disks.map((disk): BackupDisk => {
     // libvirt would refuse the whole backup for it.
-    if (disk.reasons.some(({ code }) => code === 'disk-transient')) return leftOut(name)
-    const file = { file: newFile(plan, disk, options) }
+    if (disk.reasons.some(({ code }) => code === 'disk-transient')) return leftOut(disk.target)
+    const incremental = disk.mode === 'incremental' ? plan.incremental : undefined
+    const path = requireFit('path', newFile(plan, disk, options), isSchemaPath)
     return {
-      name: 'disk',
-      attributes: { name, backup: 'yes', type: 'file', backupmode: mode },
-      children: [
-        { name: 'driver', attributes: { type: 'qcow2' } },
-        { name: options.mode === 'push' ? 'target' : 'scratch', attributes: file },
-      ],
+      ...{ name: requireFit('target', disk.target, isDiskTarget), backup: 'yes', type: 'file' },
+      ...{ backupmode: incremental === undefined ? 'full' : 'incremental', incremental },
+      ...{ format: 'qcow2', store: { path } },
     }
   })
   for (const { target, why } of plan.skipped) if (why === 'not-asked') disks.push(leftOut(target))
-  return printXml({
-    name: 'domainbackup',
-    attributes: { mode: options.mode },
-    children: [
-      plan.disks.some(({ mode }) => mode === 'incremental')
-        ? { name: 'incremental', text: plan.incremental }
-        : undefined,
-      options.mode === 'pull' ? server(options.socket) : undefined,
-      { name: 'disks', children: disks },
-    ],
+  const { mode } = options
+  const xml = printBackup({
+    mode,
+    incremental: plan.disks.some(disk => disk.mode === 'incremental') ? plan.incremental : undefined,
+    server: mode === 'pull' ? { transport: 'unix', socket: requireSocket(options.socket) } : undefined,
+    disks,
   })
+  return beyondComment(planned) + xml
 }
 
-function leftOut(name: string): XmlNode {
-  return { name: 'disk', attributes: { name, backup: 'no' } }
+function leftOut(target: string): BackupDisk {
+  return {
+    ...{ name: requireFit('target', target, isDiskTarget), backup: 'no', type: 'file' },
+    ...{ backupmode: undefined, incremental: undefined, format: undefined, store: undefined },
+  }
 }
 
-function server(socket: string): XmlNode {
+function requireFit(what: 'target' | 'path', name: string, fits: (name: string) => boolean): string {
+  if (fits(name) && isXmlText(name)) return name
+  const shown = name.replace(/\p{C}/gu, '?')
+  const message = `libvirt's backup XML cannot hold this disk's ${what}: '${shown}'`
+  throw new PlanError('name-unfit', message, { [what]: name })
+}
+
+function requireSocket(socket: string): string {
   requireAbsolute('socket', socket)
-  return { name: 'server', attributes: { transport: 'unix', socket } }
+  return requireFit('path', socket, isSchemaPath)
 }
 
 /** `FOLDER/DOMAIN-TARGET.SUFFIX.qcow2`; what is odd in a file name becomes `_`. */

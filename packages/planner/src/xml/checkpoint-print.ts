@@ -9,8 +9,8 @@ export interface PrintCheckpointOptions {
 }
 
 const COMMENT = `<!--
-Written by tidemark, for virsh checkpoint-create --redefine. libvirt keeps a file of its own:
-changing this one changes nothing there.
+Written by tidemark, for virsh checkpoint-create with its option redefine. libvirt keeps a file of
+its own: changing this one changes nothing there.
 -->
 
 `

@@ -3,15 +3,8 @@
  * libvirt holds every one against it, also those that it finds in its own folder. The embedded `<domain>` is left out.
  */
 import type { XmlElement } from './document.js'
-import { allChildElements, childElement, printable } from './elements.js'
-
-export interface SchemaFault {
-  readonly problem: string
-  readonly element: XmlElement
-}
-
-/** Children of an element: how often each may be there. Order is free. */
-type Content = Readonly<Record<string, 'once' | 'many'>>
+import { allChildElements, childElement } from './elements.js'
+import { attributeFault, type Content, contentFault, type SchemaFault } from './schema.js'
 
 const CHECKPOINT: Content = {
   ...{
@@ -62,28 +55,4 @@ function leafFault(parent: XmlElement, names: readonly string[]): SchemaFault | 
     }
   }
   return undefined
-}
-
-function attributeFault(element: XmlElement, known: readonly string[]): SchemaFault | undefined {
-  const odd = Object.keys(element.attributes).find(name => !known.includes(name) && !/^xmlns(:|$)/.test(name))
-  if (odd === undefined) return undefined
-  return { problem: `<${element.name}> has an attribute '${printable(odd)}'`, element }
-}
-
-function contentFault(element: XmlElement, content: Content, required?: string): SchemaFault | undefined {
-  const seen = new Set<string>()
-  for (const child of element.children) {
-    if (typeof child === 'string') {
-      if (/^[ \t\n\r]*$/.test(child)) continue
-      return { problem: `<${element.name}> holds text`, element }
-    }
-    const name = printable(child.name)
-    const often = Object.hasOwn(content, child.name) ? content[child.name] : undefined
-    if (often === undefined) return { problem: `<${element.name}> holds <${name}>`, element: child }
-    if (often === 'once' && seen.has(child.name))
-      return { problem: `<${name}> is there twice`, element: child }
-    seen.add(child.name)
-  }
-  if (required === undefined || seen.has(required)) return undefined
-  return { problem: `<${element.name}> has no <${required}>`, element }
 }

@@ -12,6 +12,7 @@ import {
   printable,
 } from './elements.js'
 import { EmbeddedXml } from './embedded.js'
+import { isCheckpointName, isDiskTarget, isSchemaPath } from './names.js'
 
 export interface ParseCheckpointOptions {
   /**
@@ -88,14 +89,6 @@ function readCheckpoint(root: XmlElement): CheckpointDraft {
   }
 }
 
-/** libvirt's pattern: names become file names, so no slash, no leading dot and no spaces around them. */
-const CHECKPOINT_NAME = /^[a-zA-Z0-9_-][a-zA-Z0-9_.-]*$/
-
-/** Whether libvirt takes this as a checkpoint's name. */
-export function isCheckpointName(name: string): boolean {
-  return CHECKPOINT_NAME.test(name)
-}
-
 function checkpointName(parent: XmlElement): string | undefined {
   const name = childText(parent, 'name')
   if (name === undefined || isCheckpointName(name)) return name
@@ -133,15 +126,12 @@ function readDisks(root: XmlElement): readonly CheckpointDisk[] | undefined {
   })
 }
 
-/** libvirt's schema: a target of a known kind (nvme since 11.5), or an absolute path without line feeds. */
-const DISK_NAME = /^((ioemu:)?(fd|hd|sd|vd|xvd|ubd)[a-zA-Z0-9_]+|nvme[0-9]+n[0-9]+|(\/|[a-zA-Z]:\\)[^\n\r]+)$/
-
 function readDisk(element: XmlElement): CheckpointDisk {
   const name = attribute(element, 'name')
   if (name === undefined) {
     throw elementError(element, 'a disk of the checkpoint has no name', { expected: "name='…'" })
   }
-  if (!DISK_NAME.test(name)) {
+  if (!isDiskTarget(name) && !isSchemaPath(name)) {
     const found = printable(name)
     throw elementError(element, `a disk cannot be named '${found}'`, {
       expected: 'a target such as vda, or an absolute path',

@@ -1,14 +1,19 @@
-import { SaxesParser, type SaxesTagNS } from 'saxes'
+import {
+  type XmlElement as Node,
+  XmlError as ParseFault,
+  parseXml as parse,
+  XmlText,
+} from '@rgrove/parse-xml'
 import { XmlError } from '../errors.js'
-import { guardXml, positionAt } from './guard.js'
+import { guardXml } from './guard.js'
 
 /**
- * An element as it was read. Its name is the plain one where it is in no namespace, as all of libvirt's are, else
- * `{namespace}local`, so that nobody's extension is taken for an element of libvirt's.
+ * An element as it was read. Its name is as written where no default namespace holds, as everywhere in libvirt's own
+ * XML, else `{namespace}name`: so that nobody's extension is taken for an element of libvirt's.
  */
 export interface XmlElement {
   readonly name: string
-  /** By qualified name (`dev`, `xmlns:qemu`); references are resolved. Without a prototype. */
+  /** By name as written (`dev`, `xmlns:qemu`); references are resolved. Without a prototype. */
   readonly attributes: Readonly<Record<string, string>>
   /** Elements and text (CDATA too) in their order; comments and processing instructions are left out. */
   readonly children: readonly (XmlElement | string)[]
@@ -17,10 +22,6 @@ export interface XmlElement {
   readonly end: number
   /** The whole document with plain line ends. Private data: never quoted. */
   readonly source: string
-}
-
-type Building = { -readonly [Key in keyof XmlElement]: XmlElement[Key] } & {
-  children: (XmlElement | string)[]
 }
 
 /**
@@ -32,62 +33,77 @@ type Building = { -readonly [Key in keyof XmlElement]: XmlElement[Key] } & {
 export function parseXml(text: string): XmlElement {
   const source = (text.startsWith('\ufeff') ? text.slice(1) : text).replace(/\r\n?/g, '\n')
   guardXml(source)
-  // saxes is a table of states: it neither recurses nor expands, whatever it is given.
-  const parser = new SaxesParser({ xmlns: true, position: false })
-  const open: Building[] = []
-  let root: XmlElement | undefined
-  const addText = (piece: string) => open.at(-1)?.children.push(piece)
-  parser.on('opentag', tag => {
-    // No `<` can be inside a tag.
-    const start = source.lastIndexOf('<', parser.position - 1)
-    const name = plainName(tag)
-    const attributes = plainAttributes(tag)
-    const element: Building = { name, attributes, children: [], start, end: start, source }
-    open.at(-1)?.children.push(element)
-    root ??= element
-    open.push(element)
-  })
-  parser.on('closetag', () => {
-    open.pop()!.end = parser.position
-  })
-  parser.on('text', addText)
-  parser.on('cdata', addText)
-  parser.on('error', ({ message }) => {
-    // Its message may hold names from the source: only the kind of fault and the place go on.
-    throw new XmlError(`the document is not well-formed XML: ${faultKind(message)}`, {
-      structure: 'document',
-      ...positionAt(source, parser.position),
-      expected: 'well-formed XML',
+  try {
+    return convert(parse(source, { includeOffsets: true }).root!, source, {
+      namespace: '',
+      prefixes: PREFIXES,
     })
+  } catch (error) {
+    if (!(error instanceof ParseFault)) throw error
+    // Its message quotes the source, where passwords may be: only the kind of fault and the place go on.
+    throw notWellFormed(faultKind(error.message), { line: error.line, column: error.column })
+  }
+}
+
+function notWellFormed(kind: string, place: { line?: number; column?: number } = {}): XmlError {
+  return new XmlError(`the document is not well-formed XML: ${kind}`, {
+    ...{ structure: 'document', ...place, expected: 'well-formed XML' },
   })
-  parser.write(source).close()
-  return root!
 }
 
-function plainName({ name, local, uri }: SaxesTagNS): string {
-  return uri === '' ? name : `{${uri}}${local}`
+/** The namespaces that hold for an element: the default one, and the prefixes that are declared. */
+interface Scope {
+  readonly namespace: string
+  readonly prefixes: ReadonlySet<string>
 }
 
-function plainAttributes({ attributes }: SaxesTagNS): Record<string, string> {
-  const plain: Record<string, string> = Object.create(null)
-  for (const name in attributes) plain[name] = attributes[name]!.value
-  return plain
+const PREFIXES: ReadonlySet<string> = new Set(['xml', 'xmlns'])
+
+/** Depth is bounded before (MAX_XML_DEPTH). */
+function convert(node: Node, source: string, outer: Scope): XmlElement {
+  const { name, attributes, start, end } = node
+  const scope = innerScope(attributes, outer)
+  requireDeclared(name, scope)
+  for (const key in attributes) requireDeclared(key, scope)
+  const children: (XmlElement | string)[] = []
+  for (const child of node.children) {
+    if (child instanceof XmlText) children.push(child.text)
+    else if ('attributes' in child) children.push(convert(child as Node, source, scope))
+  }
+  const plain = scope.namespace === '' || name.includes(':') ? name : `{${scope.namespace}}${name}`
+  return { name: plain, attributes, children, start, end, source }
+}
+
+function innerScope(attributes: Readonly<Record<string, string>>, outer: Scope): Scope {
+  let { namespace, prefixes } = outer
+  for (const key in attributes) {
+    if (key === 'xmlns') namespace = attributes[key]!
+    else if (key.startsWith('xmlns:')) prefixes = new Set(prefixes).add(key.slice('xmlns:'.length))
+  }
+  return namespace === outer.namespace && prefixes === outer.prefixes ? outer : { namespace, prefixes }
+}
+
+function requireDeclared(name: string, { prefixes }: Scope): void {
+  const colon = name.indexOf(':')
+  if (colon < 0 || prefixes.has(name.slice(0, colon))) return
+  throw notWellFormed('a namespace prefix is not declared')
 }
 
 const FAULTS: readonly (readonly [pattern: RegExp, kind: string])[] = [
-  [/^unclosed tag|^unexpected end/, 'it ends inside an element'],
-  [/^unexpected close|^unmatched closing|empty close/, 'an end tag does not match its start tag'],
-  [/must contain a root/, 'there is no element in it'],
-  [/outside of root|only one root|inappropriately located/, 'there is something outside its root element'],
-  [/entity/, 'it uses an entity that XML does not define'],
-  [/^duplicate attribute/, 'an attribute is there twice'],
-  [/^unbound namespace|xmlns|namespace/, 'a namespace prefix is not declared'],
-  [/attribute/, 'an attribute is malformed'],
-  [/closing tag/, 'an end tag is malformed'],
+  [/^Unclosed start tag|^Missing end tag/, 'an element is not closed, or by the end tag of another'],
+  [/^Root element/, 'there is no element in it'],
+  [/^Extra content/, 'there is something outside its root element'],
+  [/reference|^Named entity/, 'it uses an entity that XML does not define'],
+  [/^Duplicate attribute/, 'an attribute is there twice'],
+  [/attribute/i, 'an attribute is malformed'],
+  [/end tag/, 'an end tag is malformed'],
   [/comment/, 'a comment is malformed'],
-  [/"]]>"/, 'text holds the end of a CDATA section'],
-  [/processing instruction|XML declaration/i, 'a processing instruction is malformed'],
-  [/disallowed character\.$/, 'a character is not allowed where it is'],
+  [/CDATA/, 'a CDATA section is malformed'],
+  [
+    /processing instruction|XML declaration|XML version|version number|encoding|standalone/i,
+    'a processing instruction is malformed',
+  ],
+  [/^Invalid character/, 'a character is not allowed where it is'],
 ]
 
 function faultKind(message: string): string {

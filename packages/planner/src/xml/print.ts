@@ -61,6 +61,11 @@ function escapeAttribute(text: string, where: string): string {
 /** XML has no way at all to write these: control characters, lone surrogates, U+FFFE and U+FFFF. */
 const UNWRITABLE = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u
 
+/** Whether XML can express a text at all. */
+export function isXmlText(text: string): boolean {
+  return !UNWRITABLE.test(text)
+}
+
 function requireXmlCharacters(text: string, structure: string): void {
   const found = UNWRITABLE.exec(text)?.[0]
   if (found === undefined) return
