@@ -16,6 +16,7 @@ describe('the package', () => {
       'PlanError',
       'PlannerError',
       'XmlError',
+      'beyondLibvirt',
       'bodyQueries',
       'buildCheckpointTree',
       'combineChained',

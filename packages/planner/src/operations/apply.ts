@@ -1,4 +1,4 @@
-import type { BitmapFacts, LayerFacts } from '../facts.js'
+import type { BackingStore, BackupFacts, BitmapFacts, DomainDisk, LayerFacts } from '../facts.js'
 import type { BitmapOperation, Place } from './types.js'
 
 /**
@@ -48,4 +48,26 @@ export function applyToBitmaps(
     }
   }
   return bitmaps
+}
+
+/** A disk's chain, and the domain's own account of it. */
+export function withChain(
+  facts: BackupFacts,
+  target: string,
+  chain: readonly LayerFacts[] | undefined,
+): BackupFacts {
+  if (chain === undefined) return facts
+  const disks = facts.domain.disks.map(disk => (disk.target === target ? renamed(disk, chain) : disk))
+  return {
+    ...facts,
+    chains: new Map(facts.chains).set(target, chain),
+    domain: { ...facts.domain, disks },
+  }
+}
+
+function renamed(disk: DomainDisk, [top, ...below]: readonly LayerFacts[]): DomainDisk {
+  if (top === undefined || top.namedAs === disk.source) return disk
+  const stores = below.map(({ namedAs, format }): BackingStore => ({ type: 'file', source: namedAs, format }))
+  const { backingStoreGoesOn, ...rest } = disk
+  return { ...rest, source: top.namedAs, format: top.format, backingStore: stores }
 }

@@ -2,10 +2,9 @@
 import { PlanError } from '../errors.js'
 import type { BackupFacts, LayerFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
-import { loadedBitmap } from '../validity.js'
-import { applyToChain } from './apply.js'
 import { combineChained } from './chained.js'
 import { chainedProblems } from './chained-problems.js'
+import { dialectOf } from './dialect.js'
 import {
   chainProblems,
   type DiskChain,
@@ -17,7 +16,8 @@ import {
   sizeProblems,
 } from './disks.js'
 import { type MergeResult, merge, placeOf } from './merge.js'
-import { disarmTraps, lostNotes, onlyBelow, skippedNotes } from './notes.js'
+import { lostNotes, onlyBelow, skippedNotes } from './notes.js'
+import { disarmTraps, recordsItself } from './traps.js'
 import type {
   BitmapOperation,
   DataStep,
@@ -30,7 +30,7 @@ import type {
 interface JobRequest {
   /** The disk's target. */
   readonly disk: string
-  /** Default `independent`. */
+  /** The caller's word. Undefined: found from the bitmaps' flags. */
   readonly dialect?: Dialect | undefined
 }
 
@@ -71,15 +71,13 @@ export function planCommit(facts: BackupFacts, request: CommitRequest): Operatio
   const data: DataStep = {
     ...{ kind: 'commit', top: placeOf(request.disk, chain, top), base: target },
     overlay: top === 0 ? undefined : placeOf(request.disk, chain, top - 1),
+    baseFormat: chain[base]!.format,
   }
   if (!job.canHold(base)) return job.plan([data])
   job.combine({ top, base, target, command: 'qemu-img commit' })
   // What is committed is recorded by those bitmaps of the base that record: they lack nothing afterwards.
   const after = (layers: readonly LayerFacts[]) => [...layers.slice(0, top), ...layers.slice(base)]
-  job.disarm(after, name => {
-    const own = loadedBitmap(chain[base]!, name)
-    return own?.recording === true && !own.inconsistent
-  })
+  job.disarm(base, after, name => recordsItself(chain[base]!, name))
   if (base > 0 && top > 0 && job.operations.length > 0) job.reopen.push(target)
   return job.plan([data])
 }
@@ -107,7 +105,7 @@ export function planPull(facts: BackupFacts, request: PullRequest): OperationsPl
   if (!job.canHold(0)) return job.plan([data])
   job.combine({ top: 0, base, target: top, command: 'qemu-img rebase' })
   const after = (layers: readonly LayerFacts[]) => [layers[0]!, ...layers.slice(base ?? layers.length)]
-  job.disarm(after, () => false)
+  job.disarm(0, after, () => false)
   return job.plan([data])
 }
 
@@ -124,7 +122,7 @@ export function planCopy(facts: BackupFacts, request: CopyRequest): OperationsPl
   const target: Place = { disk: request.disk, layer: 'target', filename: request.target }
   const below = request.shallow === true && chain.length > 1
   const data: DataStep = {
-    ...{ kind: 'copy', top: placeOf(request.disk, chain, 0), target },
+    ...{ kind: 'copy', top: placeOf(request.disk, chain, 0), topFormat: chain[0]!.format, target },
     backing: below ? placeOf(request.disk, chain, 1) : undefined,
     backingFormat: below ? chain[1]!.format : undefined,
   }
@@ -158,17 +156,15 @@ class Job {
   readonly #found: DiskChain
   readonly #action: OperationAction
   readonly #dialect: Dialect
+  readonly #dialectEvidence: OperationsPlan['dialectEvidence']
 
-  constructor(
-    facts: BackupFacts,
-    found: DiskChain,
-    action: OperationAction,
-    dialect: Dialect = 'independent',
-  ) {
+  constructor(facts: BackupFacts, found: DiskChain, action: OperationAction, told: Dialect | undefined) {
     this.#facts = facts
     this.#found = found
     this.#action = action
+    const { dialect, dialectEvidence } = dialectOf(facts, told)
     this.#dialect = dialect
+    this.#dialectEvidence = dialectEvidence
     this.#problems = chainProblems(found)
   }
 
@@ -226,15 +222,15 @@ class Job {
     )
   }
 
-  /** Independent: a bitmap that was refused must not be accepted just because the layer that told so has gone. */
+  /** Independent: a broken bitmap must not be taken for sound just because the layer that told so has gone. */
   disarm(
-    after: (layers: readonly LayerFacts[]) => readonly LayerFacts[],
+    target: number,
+    moved: (layers: readonly LayerFacts[]) => readonly LayerFacts[],
     covered: (name: string) => boolean,
   ): void {
     if (this.#dialect === 'chained') return
-    const { disk, chain } = this.#found
-    const next = after(applyToChain(chain, this.operations))
-    const { operations, notes } = disarmTraps(disk.target, chain, next, covered)
+    const question = { facts: this.#facts, disk: this.#found.disk.target, operations: this.operations }
+    const { operations, notes } = disarmTraps({ ...question, target, moved, covered })
     this.operations.push(...operations)
     this.#problems.push(...notes)
   }
@@ -246,6 +242,7 @@ class Job {
       action: this.#action,
       checkpoint: undefined,
       dialect: this.#dialect,
+      dialectEvidence: this.#dialectEvidence,
       disks: [this.#found.disk.target],
       layers: placesOf(this.#found),
       operations: this.operations,

@@ -5,13 +5,14 @@ import { didYouMean, listNames } from '../nearest.js'
 import { normalizePath } from '../paths.js'
 import type { Dialect } from '../plan/types.js'
 import { findBitmap } from '../validity.js'
+import { dialectOf } from './dialect.js'
 import { discard } from './discard.js'
 import { chainProblems, type DiskChain, placesOf, problem } from './disks.js'
 import type { BitmapOperation, OperationProblem, OperationsPlan, Place } from './types.js'
 
 export interface DeleteRequest {
   readonly checkpoint: string
-  /** Default `independent`. */
+  /** The caller's word. Undefined: found from the bitmaps' flags. */
   readonly dialect?: Dialect | undefined
 }
 
@@ -24,7 +25,7 @@ export interface DeleteRequest {
  * @throws {PlanError} `checkpoint-missing`
  */
 export function planDelete(facts: BackupFacts, request: DeleteRequest): OperationsPlan {
-  const { dialect = 'independent' } = request
+  const { dialect, dialectEvidence } = dialectOf(facts, request.dialect)
   const tree = buildCheckpointTree(facts.checkpoints)
   const checkpoint = findCheckpoint(tree, facts.domain.name, request.checkpoint)
   const operations: BitmapOperation[] = []
@@ -57,7 +58,15 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
     reopen.push(...found.reopen)
   }
   return {
-    ...{ domain: facts.domain.name, action: 'delete', checkpoint: checkpoint.name, dialect, disks, layers },
+    ...{
+      domain: facts.domain.name,
+      action: 'delete',
+      checkpoint: checkpoint.name,
+      dialect,
+      dialectEvidence,
+      disks,
+      layers,
+    },
     ...{ operations, reopen, data: [], problems },
   }
 }
@@ -139,6 +148,17 @@ function deleteProblems(
   }
   if (parent === undefined) return []
   const problems: OperationProblem[] = []
+  // Where it began its parent's recorded until then: where that one is lacking, it must not come back as if it were whole.
+  const began = chain.findLastIndex(facts => findBitmap(facts, bitmap) !== undefined)
+  if (findBitmap(chain[began]!, parent) === undefined) {
+    const { filename } = chain[began]!
+    const message =
+      `layer ${began} of ${target}, ${filename}, lacks '${parent}', the bitmap of the checkpoint before, which is to get what ` +
+      `'${bitmap}' recorded: changes of that time are lost, and nothing would show it. Delete the older checkpoints first, the oldest at first`
+    problems.push(
+      problem('bitmap-not-found', 'blocks', target, message, { layer: began, filename, bitmap: parent }),
+    )
+  }
   for (const [layer, facts] of chain.entries()) {
     for (const name of [bitmap, parent]) {
       const found = findBitmap(facts, name)

@@ -11,6 +11,7 @@ export { type CombineRequest, type CombineResult, combineChained } from './chain
 export { type DeleteRequest, planDelete } from './delete.js'
 export { type DiscardResult, discard } from './discard.js'
 export type { LayerRef } from './disks.js'
+export { type EditAction, type ImageEdits, operationsToEdits } from './edits.js'
 export { operationsToJson } from './json.js'
 export { type MergeRequest, type MergeResult, merge, type SkippedBitmap } from './merge.js'
 export { layerOfNode, type NamedNode, type NodeBitmap, parseNamedNodes } from './named-nodes.js'
@@ -21,7 +22,7 @@ export {
   operationActions,
   operationsToQmp,
 } from './qmp.js'
-export { type OperationsShOptions, operationsToSh } from './sh.js'
+export { type OperationsShOptions, operationsToSh, remaining } from './sh.js'
 export { type Change, parseChange, simulate } from './simulate.js'
 export { planSnapshot, type SnapshotRequest, snapshotDisks } from './snapshot.js'
 export type * from './types.js'

@@ -1,11 +1,11 @@
 /** Warnings: bitmaps that are left behind, that would look sound though they are not, or that a tool would lose. */
 import type { LayerFacts } from '../facts.js'
-import { judgeBitmap, type Violation } from '../validity.js'
+import type { Violation } from '../validity.js'
 import { problem } from './disks.js'
-import { placeOf, type SkippedBitmap } from './merge.js'
+import type { SkippedBitmap } from './merge.js'
 import type { BitmapOperation, OperationProblem } from './types.js'
 
-const RULE: Record<Violation['rule'], string> = {
+export const RULE: Record<Violation['rule'], string> = {
   'bitmap-corrupt': 'an image of the chain has a malformed bitmap',
   'bitmap-missing': 'the layer above lacks it',
   'bitmaps-stale': "its image's bitmaps are stale",
@@ -47,34 +47,6 @@ export function onlyBelow(
     }
   }
   return skipped
-}
-
-/**
- * Independent dialect: names that libvirt would refuse before and accept after, though what made them broken is only out
- * of sight. They are disabled in the new top, so that nobody relies on them.
- *
- * @param after the chain as it will be
- * @param covered names whose missing changes the data's own copying records
- */
-export function disarmTraps(
-  disk: string,
-  chain: readonly LayerFacts[],
-  after: readonly LayerFacts[],
-  covered: (name: string) => boolean,
-): { readonly operations: readonly BitmapOperation[]; readonly notes: readonly OperationProblem[] } {
-  const operations: BitmapOperation[] = []
-  const notes: OperationProblem[] = []
-  const layer = chain.findIndex(({ filename }) => filename === after[0]?.filename)
-  for (const { name } of layer < 0 ? [] : after[0]!.bitmaps) {
-    const before = judgeBitmap(chain, name)
-    if (before.valid || covered(name) || !judgeBitmap(after, name).valid) continue
-    operations.push({ ...placeOf(disk, chain, layer), bitmap: name, kind: 'disable' })
-    const message =
-      `bitmap '${name}' of ${disk} is broken now (${RULE[before.violation.rule]}), and would look sound afterwards: libvirt ` +
-      'would accept it and miss changes. It is disabled'
-    notes.push(problem('bitmap-trap', 'note', disk, message, { bitmap: name, rule: before.violation.rule }))
-  }
-  return { operations, notes }
 }
 
 /** What the usual command alone would lose: bitmaps that its target does not have. */

@@ -1,8 +1,8 @@
 /** What would be: facts as they are after a change that nobody has made. */
 import { PlanError } from '../errors.js'
-import type { BackingStore, BackupFacts, CheckpointFacts, DomainDisk, LayerFacts } from '../facts.js'
+import type { BackupFacts, CheckpointFacts, LayerFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
-import { applyToBitmaps, applyToChain } from './apply.js'
+import { applyToBitmaps, applyToChain, withChain } from './apply.js'
 import { planCommit, planCopy, planPull } from './block-jobs.js'
 import { planDelete } from './delete.js'
 import { findDisk } from './disks.js'
@@ -72,7 +72,7 @@ function readChange(kind: string, rest: string, parseSize: (text: string) => num
  * @throws {PlanError} `operation-blocked` for what cannot be done; what planning it throws
  * @example planBackup(simulate(facts, { kind: 'delete', checkpoint: 'cp2' }), { incremental: 'cp1' })
  */
-export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 'independent'): BackupFacts {
+export function simulate(facts: BackupFacts, change: Change, dialect?: Dialect): BackupFacts {
   switch (change.kind) {
     case 'delete': {
       const plan = doable(planDelete(facts, { checkpoint: change.checkpoint, dialect }))
@@ -91,7 +91,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 
     case 'resize': {
       const { chain } = findDisk(facts, change.disk)
       const [top, ...below] = chain
-      return replace(facts, change.disk, top && [{ ...top, virtualSize: change.size }, ...below])
+      return withChain(facts, change.disk, top && [{ ...top, virtualSize: change.size }, ...below])
     }
     case 'commit': {
       const plan = doable(planCommit(facts, { ...change, dialect }))
@@ -100,7 +100,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 
       const from = step.top.layer as number
       const chain = [...applied(facts, plan)]
       chain.splice(from, (step.base.layer as number) - from)
-      return replace(facts, change.disk, chain)
+      return withChain(facts, change.disk, chain)
     }
     case 'pull': {
       const plan = doable(planPull(facts, { ...change, dialect }))
@@ -108,7 +108,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 
       if (step?.kind !== 'pull') throw notKnown(plan)
       const [top, ...rest] = applied(facts, plan)
       const below = step.base === undefined ? [] : rest.slice((step.base.layer as number) - 1)
-      return replace(facts, change.disk, [top!, ...below])
+      return withChain(facts, change.disk, [top!, ...below])
     }
     case 'copy': {
       const plan = doable(planCopy(facts, { ...change, dialect }))
@@ -116,7 +116,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 
       if (step?.kind !== 'copy') throw notKnown(plan)
       const chain = facts.chains.get(change.disk)!
       const below = change.shallow ? chain.slice(1) : []
-      return replace(facts, change.disk, [newImage(step.target, chain[0]!, plan), ...below])
+      return withChain(facts, change.disk, [newImage(step.target, chain[0]!, plan), ...below])
     }
     case 'snapshot': {
       const disks =
@@ -126,7 +126,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect: Dialect = 
       return plan.data.reduce((before, step) => {
         if (step.kind !== 'snapshot') return before
         const chain = before.chains.get(step.overlay.disk)!
-        return replace(before, step.overlay.disk, [newImage(step.overlay, chain[0]!, plan), ...chain])
+        return withChain(before, step.overlay.disk, [newImage(step.overlay, chain[0]!, plan), ...chain])
       }, facts)
     }
   }
@@ -163,24 +163,6 @@ function newImage(place: Place, like: LayerFacts, { operations }: OperationsPlan
     ...{ ...like, filename, namedAs: filename, format: 'qcow2', compat: '1.1', problem: undefined },
     ...{ bitmapsStale: false, bitmaps, snapshots: [], fileId: undefined },
   }
-}
-
-/** A disk's chain, and the domain's own account of it. */
-function replace(facts: BackupFacts, target: string, chain: readonly LayerFacts[] | undefined): BackupFacts {
-  if (chain === undefined) return facts
-  const disks = facts.domain.disks.map(disk => (disk.target === target ? renamed(disk, chain) : disk))
-  return {
-    ...facts,
-    chains: new Map(facts.chains).set(target, chain),
-    domain: { ...facts.domain, disks },
-  }
-}
-
-function renamed(disk: DomainDisk, [top, ...below]: readonly LayerFacts[]): DomainDisk {
-  if (top === undefined || top.namedAs === disk.source) return disk
-  const stores = below.map(({ namedAs, format }): BackingStore => ({ type: 'file', source: namedAs, format }))
-  const { backingStoreGoesOn, ...rest } = disk
-  return { ...rest, source: top.namedAs, format: top.format, backingStore: stores }
 }
 
 function without(checkpoints: readonly CheckpointFacts[], name: string): readonly CheckpointFacts[] {

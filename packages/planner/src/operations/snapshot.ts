@@ -1,6 +1,7 @@
 import { PlanError } from '../errors.js'
 import type { BackupFacts, DomainDisk } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
+import { dialectOf } from './dialect.js'
 import { chainProblems, findDisk, placesOf, problem } from './disks.js'
 import { placeOf } from './merge.js'
 import type { BitmapOperation, DataStep, OperationProblem, OperationsPlan, Place } from './types.js'
@@ -8,7 +9,7 @@ import type { BitmapOperation, DataStep, OperationProblem, OperationsPlan, Place
 export interface SnapshotRequest {
   /** Target → file of its overlay. */
   readonly overlays: ReadonlyMap<string, string>
-  /** Default `independent`. */
+  /** The caller's word. Undefined: found from the bitmaps' flags. */
   readonly dialect?: Dialect | undefined
 }
 
@@ -20,7 +21,7 @@ export interface SnapshotRequest {
  * @throws {PlanError} `disk-unknown`, `overlay-unfit`
  */
 export function planSnapshot(facts: BackupFacts, request: SnapshotRequest): OperationsPlan {
-  const { dialect = 'independent' } = request
+  const { dialect, dialectEvidence } = dialectOf(facts, request.dialect)
   const operations: BitmapOperation[] = []
   const problems: OperationProblem[] = []
   const data: DataStep[] = []
@@ -69,7 +70,7 @@ export function planSnapshot(facts: BackupFacts, request: SnapshotRequest): Oper
     }
   }
   return {
-    ...{ domain: facts.domain.name, action: 'snapshot', checkpoint: undefined, dialect },
+    ...{ domain: facts.domain.name, action: 'snapshot', checkpoint: undefined, dialect, dialectEvidence },
     ...{ disks: [...request.overlays.keys()], layers, operations, reopen: [], data, problems },
   }
 }

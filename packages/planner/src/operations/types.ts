@@ -1,7 +1,7 @@
 /** What must happen to which bitmaps in which layer: plain data in camelCase, in the order in which it must happen. */
 import type { Evidence } from '../errors.js'
 import type { LayerProblem } from '../facts.js'
-import type { Dialect } from '../plan/types.js'
+import type { Dialect, DialectEvidence } from '../plan/types.js'
 
 export type OperationAction = 'delete' | 'commit' | 'pull' | 'copy' | 'snapshot'
 
@@ -45,6 +45,7 @@ export type DataStep =
       readonly base: Place
       /** The image above `top`, which must name `base` from then on; undefined where `top` is the disk's own. */
       readonly overlay: Place | undefined
+      readonly baseFormat: string
     }
   | {
       readonly kind: 'pull'
@@ -55,6 +56,7 @@ export type DataStep =
   | {
       readonly kind: 'copy'
       readonly top: Place
+      readonly topFormat: string
       readonly target: Place
       /** The backing image that the copy keeps: of a shallow copy with something below. */
       readonly backing: Place | undefined
@@ -111,6 +113,8 @@ export interface OperationsPlan {
   /** The checkpoint that is deleted. */
   readonly checkpoint: string | undefined
   readonly dialect: Dialect
+  /** Why it is thought to be this one. */
+  readonly dialectEvidence: DialectEvidence
   /** The disks that it is about, in order. */
   readonly disks: readonly string[]
   /** The layers of those disks as they are now, top first. */
