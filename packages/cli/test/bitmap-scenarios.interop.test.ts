@@ -1,5 +1,5 @@
 // What QEMU's own tests (tests/qemu-iotests, by their numbers) do with persistent bitmaps, done with tidemark bitmap in
-// qemu-img's place: told in our own words, and judged by QEMU.
+// qemu-img's place: told in our own words, and judged by QEMU. As long as there are scenarios.
 import { createHash } from 'node:crypto'
 import { copyFileSync, readFileSync, statSync, truncateSync } from 'node:fs'
 import {

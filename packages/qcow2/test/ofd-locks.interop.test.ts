@@ -760,6 +760,15 @@ describe.skipIf(skip)(`without koffi${label}`, () => {
     expect(await said(open, file, 'none')).toBe('opened')
   })
 
+  it('of an image that is only read: it says what does without', async () => {
+    await without()
+    const { openHeldFile } = await import('../src/node/held-file.js')
+    await expect(openHeldFile(await fresh())).rejects.toMatchObject({
+      code: 'lock-unavailable',
+      message: expect.stringMatching(/koffi.*openFile does without/),
+    })
+  })
+
   it('another system: it says so', async () => {
     const platform = Object.getOwnPropertyDescriptor(process, 'platform')!
     Object.defineProperty(process, 'platform', { ...platform, value: 'darwin' })

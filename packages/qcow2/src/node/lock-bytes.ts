@@ -17,6 +17,8 @@ export type ImageUse = 'written' | 'held' | 'read'
 export interface LockRole {
   /** In the order in which QEMU takes them. */
   readonly bytes: readonly number[]
+  /** How one does without locks, for who cannot have them. */
+  readonly without: string
   /** The use that is in one's way. Who merely looks (`qemu-img info -U`) is in nobody's. */
   useAgainst(held: (byte: number) => boolean): ImageUse | undefined
 }
@@ -24,6 +26,7 @@ export interface LockRole {
 /** QEMU that has a qcow2 image open for reading. */
 export const READER: LockRole = {
   bytes: [PERMISSION_BASE + CONSISTENT_READ, UNSHARED_BASE + WRITE, UNSHARED_BASE + RESIZE],
+  without: 'openFile',
   useAgainst(held) {
     if (held(PERMISSION_BASE + WRITE) || held(PERMISSION_BASE + RESIZE)) return 'written'
     return held(UNSHARED_BASE + CONSISTENT_READ) ? 'held' : undefined
@@ -39,6 +42,7 @@ export const WRITER: LockRole = {
     UNSHARED_BASE + WRITE,
     UNSHARED_BASE + RESIZE,
   ],
+  without: "lock: 'none'",
   useAgainst(held) {
     const use = READER.useAgainst(held)
     if (use !== undefined) return use

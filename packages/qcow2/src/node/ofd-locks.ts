@@ -27,7 +27,7 @@ export async function lockImage(
   const calls = (await native())?.ofdLocks
   if (lock === 'required' && calls !== undefined) return takeAll(calls, fd, name, role)
   refuse(name, await isLocked(fd, role))
-  if (lock === 'required') throw unavailable(name, whyNoCalls())
+  if (lock === 'required') throw unavailable(name, whyNoCalls(), role)
 }
 
 /**
@@ -47,13 +47,13 @@ export async function isLocked(fd: number, role: LockRole): Promise<ImageUse | u
 /** Without a pause in between: nothing else of this process may see half of it. */
 function takeAll(calls: OfdLockCalls, fd: number, name: string, role: LockRole): void {
   try {
-    for (const byte of role.bytes) take(calls, fd, name, byte)
+    for (const byte of role.bytes) take(calls, fd, name, byte, role)
     refuse(
       name,
       role.useAgainst(byte => {
         const answer = inTheWay(calls, fd, byte)
         if (typeof answer === 'boolean') return answer
-        throw unavailable(name, answer)
+        throw unavailable(name, answer, role)
       }),
     )
   } catch (error) {
@@ -62,12 +62,12 @@ function takeAll(calls: OfdLockCalls, fd: number, name: string, role: LockRole):
   }
 }
 
-function take(calls: OfdLockCalls, fd: number, name: string, byte: number): void {
+function take(calls: OfdLockCalls, fd: number, name: string, byte: number, role: LockRole): void {
   const result = calls.set(fd, F_RDLCK, byte, 1)
   // QEMU's are read locks, which bear each other. Whoever has a write lock here wants to be alone.
   if (result === -EAGAIN || result === -EACCES) refuse(name, 'held')
   // As QEMU: it refuses a file whose file system knows no locks.
-  if (result < 0) throw unavailable(name, `its file system refuses locks (${errnoName(result)})`)
+  if (result < 0) throw unavailable(name, `its file system refuses locks (${errnoName(result)})`, role)
 }
 
 /** Whether others hold a lock on a byte, or why nobody can tell. One's own are never in one's way. */
@@ -94,10 +94,10 @@ function refuse(name: string, use: ImageUse | undefined): void {
   throw new Qcow2Error('image-locked', `${name}: ${USES[use]}`, { image: name, use })
 }
 
-function unavailable(name: string, why: string): Qcow2Error {
+function unavailable(name: string, why: string, { without }: LockRole): Qcow2Error {
   return new Qcow2Error(
     'lock-unavailable',
-    `${name} cannot be locked against other writers: ${why}; where nothing else uses it, lock: 'none' does without`,
+    `${name} cannot be locked against writers: ${why}; where nothing else uses it, ${without} does without`,
     { image: name, why },
   )
 }
