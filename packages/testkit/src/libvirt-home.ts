@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { programPath } from './peers.js'
+import { withReaper } from './reaper.js'
 import { childEnv, type RunOptions, type RunResult, run, runSync } from './run.js'
 import { type TempDir, tempDir } from './tmp.js'
 
@@ -103,10 +104,15 @@ export class LibvirtHome {
     })
   }
 
+  /** Starts a program as the lab's user, to be talked with; `stop` ends it. */
+  spawn(command: string, args: readonly string[]): ChildProcessWithoutNullStreams {
+    return spawn(command, args, { cwd: this.root, env: childEnv(this.#env), ...this.#user })
+  }
+
   async #startDaemon(): Promise<void> {
     const user = this.#user ?? {}
-    const program = programPath('libvirtd') ?? 'libvirtd'
-    const daemon = spawn(program, [], {
+    const [program, ...args] = withReaper(programPath('libvirtd') ?? 'libvirtd')
+    const daemon = spawn(program, args, {
       env: childEnv(this.#env),
       cwd: this.root,
       stdio: ['ignore', 'ignore', 'pipe'],

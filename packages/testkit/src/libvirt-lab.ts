@@ -13,7 +13,8 @@ import {
   xmlText,
 } from './libvirt-xml.js'
 import { type CreateOptions, create } from './qemu-img.js'
-import type { RunResult } from './run.js'
+import { RunError, type RunResult } from './run.js'
+import { fitsShell, VirshShell } from './virsh-shell.js'
 
 /** A disk of a running domain, with QEMU's name of the device and the size that QEMU sees. */
 export interface LiveDisk extends SeenDisk {
@@ -44,6 +45,8 @@ interface QueryBlock {
 export class LibvirtLab {
   readonly #home: LibvirtHome
   #serial = 0
+  /** Shells that wait for the next command; as many as ran at once. */
+  readonly #shells: VirshShell[] = []
   /** What tidemark's `--libvirt-root` wants: holds `qemu/DOM.xml` and `qemu/checkpoint/DOM/*.xml`. */
   readonly libvirtRoot: string
   /** A folder for images that the lab's QEMU can read and write. */
@@ -66,6 +69,8 @@ export class LibvirtLab {
 
   /** Ends the daemon, calls `meanwhile` (which may change its files) and starts it again; domains run on. */
   async restart(meanwhile: () => void = () => {}): Promise<void> {
+    // Their connections end with the daemon.
+    for (const shell of this.#shells.splice(0)) shell.kill()
     await this.#home.restart(meanwhile)
   }
 
@@ -98,10 +103,14 @@ export class LibvirtLab {
   }
 
   async #virsh(args: readonly string[], accept: number[] | 'any'): Promise<RunResult> {
-    return await this.#home.run('virsh', ['-q', '-c', 'qemu:///session', ...args], {
-      accept,
-      timeout: 120_000,
-    })
+    const timeout = 120_000
+    const connect = ['-q', '-c', 'qemu:///session']
+    if (!fitsShell(args)) return await this.#home.run('virsh', [...connect, ...args], { accept, timeout })
+    const shell = this.#shells.pop() ?? new VirshShell(this.#home.spawn('virsh', connect))
+    const result = await shell.run(args, timeout)
+    if (shell.alive) this.#shells.push(shell)
+    if (accept === 'any' || accept.includes(result.status)) return result
+    throw new RunError(`virsh ${args.join(' ')}`, result, `exit status ${result.status}`)
   }
 
   /** Writes XML to a file of the lab, for a virsh command that takes one. */
@@ -116,8 +125,9 @@ export class LibvirtLab {
     await this.virsh('define', this.#file(domainXml(domain)))
   }
 
-  async startDomain(domain: string): Promise<void> {
-    await this.virsh('start', domain)
+  /** @param options.paused its firmware does not run: less work for the machine, and all that is of images is the same */
+  async startDomain(domain: string, options: { paused?: boolean } = {}): Promise<void> {
+    await this.virsh('start', domain, ...(options.paused ? ['--paused'] : []))
   }
 
   /** Ends QEMU by SIGTERM: it closes its images and writes their bitmaps. */

@@ -76,6 +76,18 @@ export interface SeenDisk {
   alias: string | undefined
 }
 
+/** The disks of a running domain by libvirt's numbers for their images, top first: `libvirt-N-format` is QEMU's node. */
+export function diskElements(xml: string): { target: string; indices: number[] }[] {
+  return Array.from(xml.matchAll(/<disk .*?<\/disk>/gs), ([disk]) => {
+    const own = disk.replace(/<mirror\b.*<\/mirror>/gs, '')
+    return {
+      target: /<target dev='([^']*)'/.exec(own)?.[1] ?? '',
+      // The source's number, then those of the nested <backingStore>s; no other element has one.
+      indices: Array.from(own.matchAll(/ index='(\d+)'/g), ([, index]) => Number(index)),
+    }
+  })
+}
+
 /** The disks in a `<domain>` that libvirt wrote; it always uses single quotes and one order. */
 export function seenDisks(xml: string): SeenDisk[] {
   const attribute = (text: string, pattern: RegExp): string | undefined => {
