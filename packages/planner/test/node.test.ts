@@ -19,6 +19,7 @@ put('qemu/latin.xml', Uint8Array.of(0x3c, 0x61, 0xe9, 0x3e))
 put('qemu/checkpoint/web/cp2.xml', checkpointXml('cp2'))
 put('qemu/checkpoint/web/cp1.xml', checkpointXml('cp1'))
 put('qemu/checkpoint/web/notes.txt', 'not one')
+put('qemu/checkpoint/web/cp3', checkpointXml('cp3'))
 put('qemu/checkpoint/web/bad.xml', '<domaincheckpoint/>')
 mkdirSync(join(checkpoints, 'folder.xml'))
 execFileSync('mkfifo', [join(checkpoints, 'pipe.xml')])
@@ -28,7 +29,7 @@ describe('loadDomain', () => {
   it('reads a domain by name under a root; files that are no checkpoint are problems, not the end', async () => {
     const loaded = await loadDomain({ domain: 'web', libvirtRoot: root })
     expect(loaded.domain.name).toBe('web')
-    expect(loaded.checkpoints.map(({ name }) => name)).toEqual(['cp1', 'cp2'])
+    expect(loaded.checkpoints.map(({ name }) => name)).toEqual(['cp1', 'cp2', 'cp3'])
     expect(loaded.problems.map(({ file, error }) => [file, error.code])).toEqual([
       [join(checkpoints, 'bad.xml'), 'invalid-xml'],
       [join(checkpoints, 'folder.xml'), 'file-unreadable'],
@@ -40,7 +41,7 @@ describe('loadDomain', () => {
     const xml = join(root, 'qemu', 'web.xml')
     const loaded = await loadDomain({ domainXml: xml, checkpointDir: checkpoints })
     expect(loaded).toMatchObject({ domainXml: xml, checkpointDir: checkpoints })
-    expect(loaded.checkpoints).toHaveLength(2)
+    expect(loaded.checkpoints).toHaveLength(3)
   })
 
   it('finds no checkpoints of a domain that never had one, but misses a folder that was named', async () => {
@@ -85,6 +86,62 @@ describe('loadDomain', () => {
     await expect(loadDomain({ domainXml: '/dev/zero', checkpointDir })).rejects.toMatchObject({
       code: 'file-unreadable',
     })
+  })
+})
+
+describe('volumes', () => {
+  const volume = (pool: string, name: string, target: string) =>
+    `<disk type='volume'><driver type='qcow2'/><source pool='${pool}' volume='${name}'/><target dev='${target}'/></disk>`
+  const targets = ['vda', 'vdb', 'vdc', 'vdd', 'vde', 'vdf', 'vdg', 'vdh']
+  const names = [
+    ...[
+      ['images', 'a.qcow2'],
+      ['nfs', 'b.qcow2'],
+      ['lvm', 'c'],
+      ['gone', 'd'],
+      ['renamed', 'e'],
+    ],
+    ...[
+      ['images', '..'],
+      ['images', '../x'],
+      ['../images', 'f'],
+    ],
+  ]
+  const disks = names.map(([pool, name], index) => volume(pool!, name!, targets[index]!)).join('')
+  const vols = `<domain><name>vols</name><devices>${disks}</devices></domain>`
+  const pool = (type: string, name: string, path: string) =>
+    `<!-- libvirt's -->\n<pool type='${type}'><name>${name}</name><target><path>${path}</path></target></pool>`
+
+  it('of folders become their files, now and at the checkpoint; others keep their names', async () => {
+    mkdirSync(join(root, 'storage'))
+    mkdirSync(join(root, 'qemu', 'checkpoint', 'vols'))
+    put('qemu/vols.xml', vols)
+    put('qemu/checkpoint/vols/c.xml', `<domaincheckpoint><name>c</name>${vols}</domaincheckpoint>`)
+    put('storage/images.xml', pool('dir', 'images', '/var/lib/images/'))
+    put('storage/nfs.xml', pool('netfs', 'nfs', '/mnt/nfs'))
+    put('storage/lvm.xml', pool('logical', 'lvm', '/dev/lvm'))
+    put('storage/renamed.xml', pool('dir', 'other', '/x'))
+    const loaded = await loadDomain({ domain: 'vols', libvirtRoot: root })
+    for (const facts of [loaded.domain, loaded.checkpoints[0]!.domain!]) {
+      expect(facts.disks.map(({ type, source }) => `${type} ${source}`)).toEqual([
+        ...[
+          'file /var/lib/images/a.qcow2',
+          'file /mnt/nfs/b.qcow2',
+          'volume volume:lvm/c',
+          'volume volume:gone/d',
+        ],
+        ...['volume volume:renamed/e', 'volume volume:images/..', 'volume volume:images/../x'],
+        'volume volume:../images/f',
+      ])
+      expect(facts.disks[0]!.volume).toEqual({ pool: 'images', volume: 'a.qcow2' })
+    }
+    expect(loaded.checkpoints[0]!.domainXml?.print(0)).toBe(`${vols}\n`)
+  })
+
+  it('keep their names where no folder of pools is known', async () => {
+    const xml = join(root, 'qemu', 'vols.xml')
+    const loaded = await loadDomain({ domainXml: xml, checkpointDir: checkpoints })
+    expect(loaded.domain.disks[0]!.source).toBe('volume:images/a.qcow2')
   })
 })
 

@@ -7,14 +7,15 @@ import { parseCheckpoint } from '../xml/checkpoint.js'
 import { parseDomain } from '../xml/domain.js'
 import { LoadError } from './errors.js'
 import { asLoadError, readText } from './read-text.js'
+import { locateVolumes, volumeFinder } from './volumes.js'
 
 /** By name in libvirt's folders, or by the files themselves. */
 export type DomainLocation =
   | {
       readonly domain: string
       /**
-       * A root that holds `qemu/NAME.xml` and `qemu/checkpoint/NAME/`. Default: libvirt's system folders,
-       * `/etc/libvirt/qemu` and `/var/lib/libvirt/qemu/checkpoint`.
+       * A root that holds `qemu/NAME.xml`, `qemu/checkpoint/NAME/` and `storage/POOL.xml`. Default: libvirt's system
+       * folders, `/etc/libvirt` and `/var/lib/libvirt/qemu/checkpoint`.
        */
       readonly libvirtRoot?: string | undefined
     }
@@ -34,6 +35,8 @@ export interface LoadedDomain {
   readonly domain: DomainFacts
   /** In the order of their file names. */
   readonly checkpoints: readonly CheckpointFacts[]
+  /** The file of each. */
+  readonly files: ReadonlyMap<CheckpointFacts, string>
   /** Files that were left out; libvirt too goes on without them. */
   readonly problems: readonly LoadProblem[]
   /** The domain's file. */
@@ -42,8 +45,11 @@ export interface LoadedDomain {
 }
 
 /**
- * Reads a domain and its checkpoints' metadata. Only `*.xml` counts in the checkpoints' folder. A domain that never
- * had a checkpoint has no such folder in libvirt's tree, which is no error; a folder named outright must be there.
+ * Reads a domain and its checkpoints' metadata. libvirt takes whatever lies in the checkpoints' folder, so every file
+ * that is a checkpoint counts; of those that are none only `*.xml` is a problem. A domain that never had a checkpoint
+ * has no such folder in libvirt's tree, which is no error; a folder named outright must be there.
+ *
+ * Disks that are volumes of a storage pool become the files that they are, where the pool's definition tells.
  *
  * @throws {LoadError} the domain's file or the named folder is missing or cannot be read; a name that is none
  * @throws {XmlError} the domain's XML cannot be used
@@ -53,27 +59,32 @@ export interface LoadedDomain {
  * ```
  */
 export async function loadDomain(location: DomainLocation): Promise<LoadedDomain> {
-  const { domainXml, checkpointDir } = 'domain' in location ? locate(location) : location
+  const { domainXml, checkpointDir, storageDir } =
+    'domain' in location ? locate(location) : { ...location, storageDir: undefined }
   const text = await readText(domainXml).catch(async error => {
     throw 'domain' in location ? await domainMissing(location.domain, domainXml, error) : error
   })
-  const domain = parseDomain(text)
-  const files = await listXml(checkpointDir).catch(error => {
+  const find = storageDir === undefined ? async () => undefined : volumeFinder(storageDir)
+  const domain = await locateVolumes(parseDomain(text), find)
+  const files = await listFiles(checkpointDir).catch(error => {
     if ('domain' in location && error instanceof LoadError && error.code === 'file-missing') return []
     throw error
   })
   const checkpoints: CheckpointFacts[] = []
   const problems: LoadProblem[] = []
+  const from = new Map<CheckpointFacts, string>()
   for (const name of files) {
     const file = join(checkpointDir, name)
     try {
-      checkpoints.push(parseCheckpoint(await readText(file)))
+      const checkpoint = parseCheckpoint(await readText(file))
+      const then = checkpoint.domain && (await locateVolumes(checkpoint.domain, find))
+      checkpoints.push({ ...checkpoint, domain: then })
     } catch (error) {
       if (!(error instanceof PlannerError)) throw error
-      problems.push({ file, error })
+      if (name.endsWith('.xml')) problems.push({ file, error })
     }
   }
-  return { domain, checkpoints, problems, domainXml, checkpointDir }
+  return { domain, checkpoints, files: from, problems, domainXml, checkpointDir }
 }
 
 /**
@@ -102,6 +113,7 @@ function locate({
   return {
     domainXml: join(domainFolder(libvirtRoot), `${domain}.xml`),
     checkpointDir: join(metadata, 'checkpoint', domain),
+    storageDir: join(libvirtRoot ?? '/etc/libvirt', 'storage'),
   }
 }
 
@@ -110,8 +122,12 @@ function domainFolder(libvirtRoot: string | undefined): string {
 }
 
 async function listXml(folder: string): Promise<string[]> {
+  return (await listFiles(folder)).filter(name => name.endsWith('.xml'))
+}
+
+async function listFiles(folder: string): Promise<string[]> {
   try {
-    return (await readdir(folder)).filter(name => name.endsWith('.xml')).sort()
+    return (await readdir(folder)).sort()
   } catch (error) {
     throw asLoadError(folder, error)
   }
