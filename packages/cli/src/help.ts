@@ -128,9 +128,22 @@ Where checkpoints come from: --domain NAME (libvirt's system folders, or
 In the plan, 'mode' is what is safe; 'libvirt' is what libvirt itself would say
 of an incremental backup.
 
+Dialects: with libvirt since 6.6 each checkpoint's bitmap goes on recording
+(independent); before, and in many scripts, only the newest does (chained), and
+the changes are in all of them since the checkpoint together. Which it is shows
+in the bitmaps' flags, on all disks of the domain; --dialect overrules that.
+
+A grown disk's new area reads clean, and the metadata does not say how large a
+disk was: where you know it, give --size-then TARGET=SIZE.
+
+Several domains: --domain more than once, or --all. A table, or with --output
+json {"plans": […], "errors": […]}; one domain's trouble stops no other.
+
 Examples:
   tidemark plan backup --domain web --incremental monday
   tidemark plan backup --domain web --incremental monday --disk vda --output json
+  tidemark plan backup --domain web --incremental monday --size-then vda=10G
+  tidemark plan backup --all --incremental monday
   tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints \\
       --incremental monday --map-source /var/lib/libvirt/images=/mnt/copy
   tidemark plan backup --domain web --incremental monday \\
@@ -139,8 +152,11 @@ Examples:
 
 Exit statuses:
   0    every disk incremental
-  1    error; with --require-incremental also instead of 10 and 11
-  4    cannot tell: the domain runs, or a source cannot be read from here
+  1    error; with --require-incremental also instead of 10 and 11; of several
+       domains: none could be planned
+  4    cannot tell: the domain runs, or a source cannot be read from here; of
+       several domains: one of them could not be planned
   10   some disks need a full backup
   11   every disk needs a full backup
-  64   usage error`
+  64   usage error
+Of several domains the worst: 1, else 4, else 11, 10 or 0 over all their disks.`

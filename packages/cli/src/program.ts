@@ -102,6 +102,7 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     .option('--snapshot <name>', 'the disk as in this internal snapshot (id or name)')
     .option('--no-sync', 'do not wait until OUT is on the disk: it may be lost with the power')
     .option('--passphrase-file <file>', 'what opens encrypted images (LUKS); - is stdin')
+    .option('--map-source <old=new>', 'where backing files are now that were copied; repeatable', collect)
     .addOption(forceBitmaps())
     .addOption(noBacking())
     .addOption(allow())
@@ -160,7 +161,8 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     )
     .option('--incremental <checkpoint>', 'everything modified since this checkpoint (needed)')
     .option('--disk <target>', 'only this disk; repeatable', collect)
-    .option('--domain <name>', "a domain in libvirt's folders")
+    .option('--domain <name>', "a domain in libvirt's folders; repeatable", collect)
+    .option('--all', 'every domain there')
     .option('--libvirt-root <dir>', 'another root that holds qemu/NAME.xml and qemu/checkpoint/NAME/')
     .option('--domain-xml <file>', "the domain's XML, instead of --domain")
     .option('--checkpoint-dir <dir>', 'the folder of its checkpoints, with --domain-xml')
@@ -169,8 +171,20 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
       'where images are now that were copied; prefixes count; repeatable',
       collect,
     )
+    .addOption(
+      new Option(
+        '--dialect <dialect>',
+        "how bitmaps share the work; else found from the bitmaps' flags",
+      ).choices(['independent', 'chained', 'auto']),
+    )
+    .option(
+      '--size-then <target=size>',
+      "a disk's size at the checkpoint, where you know it; repeatable",
+      collect,
+    )
     .option('--no-bodies', 'judge from metadata alone: no sizes, no check of bitmaps against each other')
     .option('--require-incremental', 'an error (1) unless every disk is incremental')
+    .option('--details', 'with several domains: the whole plan of each below the table')
     .addOption(
       new Option('--format <format>', 'print it ready for virsh, QMP or a shell').choices([
         'xml',

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type DirtyExtent, needs, programPath, qemuImg, run, withTempDir } from '@tidemark/testkit'
 import { describe, expect, it } from 'vitest'
@@ -99,6 +99,7 @@ describe.skipIf(peers.skip)(`--format sh, run${peers.label}`, () => {
         const of = merge.map(({ filename, bitmap }) => maps[filename.slice(images.length + 1)]![bitmap]!)
         const size = of[0]!.reduce((sum, { length }) => sum + length, 0)
         expect(found).toEqual(extentsOfSet(union(of.map(byteSet)), size))
+        expect(statSync(dir.file(`${target}.dirty.raw`)).size).toBe(size)
       }
     }),
   )

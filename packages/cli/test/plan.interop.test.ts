@@ -130,7 +130,7 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
     async checkpoint => {
       const { push, pull } = xml.get(checkpoint)!
       expect(await lab.backupBegin(domain, push)).toEqual({ accepted: true })
-      const names = [...push.matchAll(/<target file="([^"]*)"\/>/g)].map(([, file]) => file!)
+      const names = [...push.matchAll(/<target file=['"]([^'"]*)['"]\/>/g)].map(([, file]) => file!)
       expect(names.length).toBe(Object.keys(disks).length)
       for (const { target, mode, 'virtual-size': size } of plans.get(checkpoint)!) {
         const file = names.find(name => name.includes(`-${target}.`))!

@@ -108,6 +108,35 @@ describe('as <domainbackup>', () => {
   })
 })
 
+describe('a plan of several bitmaps', () => {
+  const names = ['cp1', 'cp2']
+  const bitmaps = [bitmap('cp1', { recording: false }), bitmap('cp2')]
+  const facts: BackupFacts = {
+    domain: domain([disk('vda', '/a')]),
+    checkpoints: names.map((name, i) =>
+      checkpoint(name, { parent: names[i - 1], domain: domain([disk('vda', '/a')]) }),
+    ),
+    chains: new Map([['vda', [layer('/a', bitmaps)]]]),
+  }
+  const chained = planBackup(facts, { incremental: 'cp1' })
+
+  it('is full for libvirt, which a comment says; QMP and sh unite them', () => {
+    const xml = planToBackupXml(chained, { mode: 'push', suffix: 's' })
+    expect(xml).toMatch(/^<!-- vda: full, since libvirt .* -->\n<domainbackup/)
+    expect(xml).not.toContain('incremental')
+    const [, merge] = planToQmp(chained).arguments.actions
+    expect(merge).toMatchObject({ data: { bitmaps: [{ name: 'cp1' }, { name: 'cp2' }] } })
+    expect(planToSh(chained)).toContain("'/a' --bitmap 'cp1' --bitmap 'cp2' --output json")
+  })
+
+  it('is full for libvirt too where that would accept the asked one alone', () => {
+    const again = { ...facts, chains: new Map([['vda', [layer('/a', ['cp1', 'cp2'])]]]) }
+    const told = planBackup(again, { incremental: 'cp1', dialect: 'chained' })
+    expect(told.disks[0]).toMatchObject({ mode: 'incremental', libvirt: 'accept' })
+    expect(planToBackupXml(told, { mode: 'push', suffix: 's' })).not.toContain('incremental')
+  })
+})
+
 describe('a plan with an unknown disk', () => {
   const unknown = planBackup(
     {
@@ -156,22 +185,21 @@ describe('the script', () => {
     const { status, stderr, calls } = run(planToSh(plan))
     expect(status).toBe(1)
     expect(stderr).toContain('vde: not backed up')
-    const map = ['--output', 'json']
+    const vda = ['/images/vda.s1', '--bitmap', 'cp1', '--bitmap', 'cp1@/images/vda.qcow2']
+    const vdb = ["/images/it's b.qcow2", '--bitmap', 'cp1']
     expect(calls).toEqual([
-      ...[
-        'tidemark',
-        'map',
-        '/images/vda.s1',
-        '--bitmap',
-        'cp1',
-        '--bitmap',
-        'cp1@/images/vda.qcow2',
-        ...map,
-      ],
-      ...['tidemark', 'map', "/images/it's b.qcow2", '--bitmap', 'cp1', ...map],
+      ...['tidemark', 'map', ...vda, '--output', 'json'],
+      ...['tidemark', 'dump', ...vda, '-o', 'vda.dirty.raw'],
+      ...['tidemark', 'map', ...vdb, '--output', 'json'],
+      ...['tidemark', 'dump', ...vdb, '-o', 'vdb.dirty.raw'],
       ...['qemu-img', 'convert', '-f', 'qcow2', '-O', 'qcow2', '/images/vdc.qcow2', 'vdc.full.qcow2'],
       ...['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', '/dev/vg/vdd', 'vdd.full.qcow2'],
     ])
+  })
+
+  it('says where backing files are now that were copied', () => {
+    const { calls } = run(planToSh(some, { mapRules: [{ from: '/images', to: "/it's here" }] }))
+    expect(calls.join(' ')).toContain("--map-source /images=/it's here -o vda.dirty.raw")
   })
 
   it('succeeds when there is nothing that it cannot do', () => {
@@ -188,6 +216,8 @@ describe('the script', () => {
     const script = planToSh(planBackup(facts, { incremental: 'cp1' }))
     const { status, calls } = run(script)
     expect(status).toBe(0)
-    expect(calls.join('\n')).toBe(`tidemark\nmap\n${evil}\n--bitmap\ncp1\n--output\njson`)
+    const both = `${evil}\n--bitmap\ncp1`
+    const dump = `tidemark\ndump\n${both}\n-o\nvda_touch_pwned.dirty.raw`
+    expect(calls.join('\n')).toBe(`tidemark\nmap\n${both}\n--output\njson\n${dump}`)
   })
 })

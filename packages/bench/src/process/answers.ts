@@ -93,3 +93,20 @@ export function sameDirty(ours: string, theirs: string): void {
   if (!isDeepStrictEqual(counted(ours), counted(theirs)))
     throw new Error(`${ours}: bitmaps differ from qemu-img's`)
 }
+
+interface Plans {
+  plans: { disks: { mode: string; 'dirty-bytes'?: number }[] }[]
+  errors: unknown[]
+}
+
+/** @throws Error unless a plan of several domains has so many disks, each incremental and measured */
+export function everyDiskIncremental(plan: Command, disks: number): void {
+  const { plans, errors } = jsonOf(plan) as Plans
+  const all = plans.flatMap(each => each.disks)
+  const good = all.filter(disk => disk.mode === 'incremental' && (disk['dirty-bytes'] ?? 0) > 0)
+  if (errors.length > 0 || all.length !== disks || good.length !== disks) {
+    throw new Error(
+      `${good.length} of ${all.length} disks are incremental, not ${disks}; ${errors.length} errors`,
+    )
+  }
+}

@@ -1,7 +1,15 @@
 import { copyFileSync, rmSync } from 'node:fs'
-import { countDirtyBytes, sameBitmaps, sameData, sameDirty, sameDirtyBytes, sameMap } from './answers.js'
+import {
+  countDirtyBytes,
+  everyDiskIncremental,
+  sameBitmaps,
+  sameData,
+  sameDirty,
+  sameDirtyBytes,
+  sameMap,
+} from './answers.js'
 import { bareNode, type Command, qemuImg, tidemark } from './command.js'
-import type { Gallery, ImageName } from './images.js'
+import { type Gallery, hostOf, type ImageName } from './images.js'
 
 /** What a target asks: a share of the peer's time, a peak in bytes. */
 export interface ProcessTarget {
@@ -47,6 +55,9 @@ const merge = (source: string, destination: string) => ({
 const map = (file: string, names: readonly string[], ...args: string[]) =>
   tidemark('map', file, ...names.flatMap(name => ['--bitmap', name]), ...args)
 const ofInfo: ProcessBenchmark['check'] = (_, { image }) => sameBitmaps(image)
+
+const planAll = (script: string, ...args: string[]) =>
+  tidemark('plan', 'backup', '--all', '--libvirt-root', hostOf(script), '--incremental', 'cp000', ...args)
 
 const dump = (file: string, out: string) => tidemark('dump', '-o', out, file)
 const convert = {
@@ -237,6 +248,20 @@ export const processBenchmarks: readonly ProcessBenchmark[] = [
     peer: { name: 'qemu-img map', command: file => qemuImg('map', '--output=json', file) },
     check: (gallery, { image }) => sameMap(image, path => gallery.path(path)),
     target: { share: 1 },
+  },
+  {
+    name: 'plan-500',
+    title: 'plan backup --all, 500 domains of 2 disks with 31 checkpoints each',
+    image: 'host-500',
+    tidemark: script => planAll(script),
+    peer: {
+      name: 'qemu-img info, once for each image',
+      command: script => ({ program: 'sh', args: ['-e', script] }),
+      slow: true,
+    },
+    check: (_, { image }) => everyDiskIncremental(planAll(image, '--output', 'json'), 1000),
+    target: { share: 1.5, peakBytes: 400 * MB },
+    rounds: 3,
   },
   ...dumps,
   ...edits,

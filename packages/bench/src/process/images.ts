@@ -1,6 +1,8 @@
+import { writeFileSync } from 'node:fs'
 import { Random } from '@tidemark/testkit'
 import { strewClusters } from '../engine/patterns.js'
 import { type DataImageName, dataImages } from './data-images.js'
+import { type Host, writeHost } from './host.js'
 import { type StreamedBitmap, writeStreamedImage } from './image-writer.js'
 
 const GiB = 2 ** 30
@@ -17,7 +19,10 @@ export type BitmapImageName =
   | '10000-bitmaps'
   | '65535-bitmaps'
 
-export type ImageName = BitmapImageName | DataImageName
+/** A script that looks at each image of a host as vdsm does; the host is in the folder beside it (see `hostOf`). */
+export type HostName = 'host-500'
+
+export type ImageName = BitmapImageName | DataImageName | HostName
 
 /** Runs of some 256 dirty granules, some 16,384 apart, as in the engine's benchmarks. */
 function clustered(name: string, granularityBits: number): StreamedBitmap {
@@ -64,7 +69,24 @@ const makers: Record<BitmapImageName, { virtualSize: number; bitmaps: () => Stre
   '65535-bitmaps': { virtualSize: GiB, bitmaps: () => many(65_535) },
 }
 
-export const imageNames = [...Object.keys(makers), ...Object.keys(dataImages)] as ImageName[]
+const hosts: Record<HostName, Host> = { 'host-500': { domains: 500, disks: 2, checkpoints: 31 } }
+
+/** libvirt's root of the host whose script this is. */
+export const hostOf = (script: string): string => `${script}.host`
+
+/** One process for each image, as every script around qemu-img does it. */
+function makeHost(name: HostName, script: string): number[] {
+  const images = writeHost(hostOf(script), hosts[name])
+  const lines = images.map(image => `qemu-img info --backing-chain --output=json -U '${image}'`)
+  writeFileSync(script, `${lines.join('\n')}\n`)
+  return []
+}
+
+export const imageNames = [
+  ...Object.keys(makers),
+  ...Object.keys(dataImages),
+  ...Object.keys(hosts),
+] as ImageName[]
 
 /** An image on disk, and how many bits each of its bitmaps has. */
 export interface MadeImage {
@@ -73,6 +95,7 @@ export interface MadeImage {
 }
 
 function make(name: ImageName, file: string): number[] {
+  if (name in hosts) return makeHost(name as HostName, file)
   if (name in dataImages) {
     dataImages[name as DataImageName](file)
     return []

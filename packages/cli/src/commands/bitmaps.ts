@@ -47,6 +47,7 @@ export async function withBitmaps(
     probe,
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.allow === undefined ? {} : { allow: options.allow }),
+    ...(options.mapSource === undefined ? {} : { mapSource: options.mapSource }),
   }
   const topOnly = options.backingChain !== true
 

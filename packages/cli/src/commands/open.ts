@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs'
+import { mapSource } from '@tidemark/planner/node'
 import { type ChainLayer, closeChain, type OpenChainOptions, openChain, Qcow2Error } from '@tidemark/qcow2'
-import { fileOpener, type LockTable, readLocks } from '@tidemark/qcow2/node'
+import { type FileOpenerOptions, fileOpener, type LockTable, readLocks } from '@tidemark/qcow2/node'
+import { mapRule } from '../domain-options.js'
 import { CommandError, UsageError } from '../errors.js'
 import type { Output } from '../output.js'
 
@@ -16,6 +18,8 @@ export interface GateOptions {
   readonly backing?: boolean
   readonly allow?: readonly string[]
   readonly probe?: boolean
+  /** `OLD=NEW`: where the images are now that others refer to. */
+  readonly mapSource?: readonly string[]
 }
 
 export interface OpenOptions extends ShareOptions, GateOptions, Pick<OpenChainOptions, 'topOnly' | 'engine'> {
@@ -26,12 +30,21 @@ export interface OpenOptions extends ShareOptions, GateOptions, Pick<OpenChainOp
 export type Layers = readonly [ChainLayer, ...ChainLayer[]]
 
 /** The gate for what images refer to. @throws {UsageError} for options that contradict each other */
-export function gate({ backing, allow }: GateOptions): OpenChainOptions['open'] {
+export function gate({ backing, allow, mapSource: texts = [] }: GateOptions): OpenChainOptions['open'] {
   if (backing === false && allow !== undefined) {
     throw new UsageError('--no-backing opens nothing that --allow could allow: give one of them')
   }
   if (allow?.includes('')) throw new UsageError('--allow needs the name of a folder')
-  return fileOpener({ references: backing === false ? 'none' : (allow ?? 'local'), blocking: true })
+  const options: FileOpenerOptions = {
+    references: backing === false ? 'none' : (allow ?? 'local'),
+    blocking: true,
+  }
+  if (texts.length === 0) return fileOpener(options)
+  const rules = texts.map(mapRule)
+  const plain = fileOpener(options)
+  const mapped = fileOpener({ ...options, mapPath: path => mapSource(rules, path) })
+  // What is named on the command line is where it says.
+  return async (path, reference) => (reference.from === undefined ? plain : mapped)(path, reference)
 }
 
 /**

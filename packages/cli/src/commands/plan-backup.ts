@@ -1,9 +1,9 @@
 import { resolve } from 'node:path'
 import {
   type BackupPlan,
-  bodyQueries,
+  beyondLibvirt,
   buildCheckpointTree,
-  planBackup,
+  type Dialect,
   planExitStatus,
   planToBackupXml,
   planToJson,
@@ -11,32 +11,26 @@ import {
   planToSh,
   toKebab,
 } from '@tidemark/planner'
-import {
-  type DomainLocation,
-  type LoadedDomain,
-  loadDomain,
-  type MapRule,
-  measureBodies,
-  openDomainImages,
-  parseMapRule,
-} from '@tidemark/planner/node'
+import { type LoadedDomain, type LoadProblem, listDomains, loadDomain } from '@tidemark/planner/node'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
+import { type DomainOptions, domainLocation, mapRule } from '../domain-options.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
+import { planDomain } from '../plan/plan-domain.js'
+import { type ManyPlans, manyExitStatus, planMany } from '../plan/plan-many.js'
+import { parseSize } from '../units.js'
 
-export interface DomainOptions {
-  readonly domain?: string
-  readonly libvirtRoot?: string
-  readonly domainXml?: string
-  readonly checkpointDir?: string
-  readonly mapSource?: readonly string[]
-}
-
-export interface PlanBackupOptions extends DomainOptions {
+export interface PlanBackupOptions extends Omit<DomainOptions, 'domain'> {
+  readonly domain?: readonly string[]
+  readonly all?: boolean
+  readonly details?: boolean
   readonly incremental?: string
   readonly disk?: readonly string[]
+  readonly dialect?: Dialect | 'auto'
+  readonly sizeThen?: readonly string[]
   readonly bodies: boolean
+  readonly whatIf?: readonly string[]
   readonly requireIncremental?: boolean
   readonly format?: 'xml' | 'qmp' | 'sh'
   readonly pull?: boolean
@@ -45,23 +39,100 @@ export interface PlanBackupOptions extends DomainOptions {
 
 /** `tidemark plan backup`. */
 export async function planBackupCommand(options: PlanBackupOptions, output: Output): Promise<ExitStatus> {
-  const { incremental, requireIncremental } = options
+  if (options.whatIf !== undefined) {
+    const { planWhatIfCommand } = await import('./plan-what-if.js')
+    return planWhatIfCommand(options, options.whatIf, output)
+  }
+  const { incremental, disk: disks, bodies, dialect } = options
   if (incremental === undefined) throw new UsageError('since when? Give --incremental CHECKPOINT')
   if (options.pull && options.format !== 'xml') throw new UsageError('--pull goes with --format xml')
-  const location = domainLocation(options)
-  const mapRules = (options.mapSource ?? []).map(mapRule)
-  const loaded = await loadDomain(location)
+  const request = {
+    ...{ incremental, disks, bodies },
+    mapRules: (options.mapSource ?? []).map(mapRule),
+    dialect: dialect === 'auto' ? undefined : dialect,
+    sizeThen: options.sizeThen === undefined ? undefined : new Map(options.sizeThen.map(sizeOfDisk)),
+  }
+  const names = [...new Set(options.domain ?? [])]
+  if (options.all || names.length > 1) {
+    return planSeveral(names, { ...request, incremental }, options, output)
+  }
+  if (options.details) throw new UsageError('--details is for several domains: one is always shown whole')
+  const { domain: _, ...rest } = options
+  const loaded = await loadDomain(
+    domainLocation(names[0] === undefined ? rest : { ...rest, domain: names[0] }),
+  )
   for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
 
-  const plan = await makePlan(loaded, mapRules, incremental, options, output)
+  const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
+  const { plan, locksKnown } = await planDomain(loaded, { ...request, blocking: true }, engine)
+  if (!locksKnown) output.warn(UNKNOWN_LOCKS)
   const status = planExitStatus(plan)
-  const refused =
-    requireIncremental && (status === exitStatus.someDisksFull || status === exitStatus.allDisksFull)
   // A program gets the plan or an error, never both; a person wants to see why.
+  const refused = isRefused(status, options)
   const forPeople = options.format === undefined && output.format === 'human'
   if (!refused || forPeople) await print(plan, loaded, options, output)
   if (refused) throw notIncremental(plan)
   return status
+}
+
+const UNKNOWN_LOCKS = '/proc/locks cannot be read: whether the domain runs is not known'
+
+/** Several domains in one run: `--domain` more than once, or `--all`. */
+async function planSeveral(
+  named: readonly string[],
+  request: Parameters<typeof planMany>[2],
+  options: PlanBackupOptions,
+  output: Output,
+): Promise<ExitStatus> {
+  const { libvirtRoot, format } = options
+  if (format !== undefined) throw new UsageError(`--format ${format} is for one domain`)
+  if (request.sizeThen !== undefined) throw new UsageError('--size-then is for one domain')
+  if (options.domainXml !== undefined || options.checkpointDir !== undefined) {
+    throw new UsageError('--domain-xml and --checkpoint-dir are for one domain')
+  }
+  if (options.all && named.length > 0) throw new UsageError('give --domain or --all, not both')
+  const names = options.all ? await listDomains(libvirtRoot) : named
+  if (names.length === 0) throw new CommandError('no-domains', 'there is no domain in the folder')
+  const many = await planMany(names, domain => ({ domain, libvirtRoot }), request)
+  for (const { problems } of many.plans) {
+    for (const { file, error } of problems) output.warn(`${file} is left out: ${error.message}`)
+  }
+  if (!many.locksKnown) output.warn(UNKNOWN_LOCKS)
+
+  const status = manyExitStatus(many)
+  const refused = isRefused(status, options)
+  if (output.format === 'json') {
+    const answer = {
+      plans: many.plans.map(({ plan, problems }) => withProblems(plan, problems)),
+      errors: toKebab(many.errors),
+    }
+    if (refused) throw new CommandError('not-incremental', refusal(many), answer)
+    await output.json(answer)
+    return status
+  }
+  const { plansToText } = await import('../render/plans-text.js')
+  await output.write(plansToText(many, request.incremental, output.colors, output.width))
+  if (options.details) {
+    const { planToText } = await import('../render/plan-text.js')
+    for (const { plan, checkpoints } of many.plans) {
+      await output.write(
+        `\n${planToText(plan, buildCheckpointTree(checkpoints), output.colors, output.width)}`,
+      )
+    }
+  }
+  if (refused) throw new CommandError('not-incremental', refusal(many))
+  return status
+}
+
+function isRefused(status: ExitStatus, { requireIncremental }: PlanBackupOptions): boolean {
+  return (
+    requireIncremental === true && (status === exitStatus.someDisksFull || status === exitStatus.allDisksFull)
+  )
+}
+
+function refusal({ plans }: ManyPlans): string {
+  const full = plans.filter(({ plan }) => plan.disks.some(({ mode }) => mode === 'full'))
+  return `not incremental: ${full.map(({ plan }) => plan.domain).join(', ')} (--require-incremental)`
 }
 
 function notIncremental(plan: BackupPlan): CommandError {
@@ -70,56 +141,16 @@ function notIncremental(plan: BackupPlan): CommandError {
   return new CommandError('not-incremental', message, { disks: full, plan: planToJson(plan) })
 }
 
-/** @throws {UsageError} unless one of both ways is given, and whole */
-export function domainLocation({
-  domain,
-  libvirtRoot,
-  domainXml,
-  checkpointDir,
-}: DomainOptions): DomainLocation {
-  if (domain !== undefined) {
-    if (domainXml !== undefined || checkpointDir !== undefined) {
-      throw new UsageError('give --domain, or --domain-xml with --checkpoint-dir, not both')
-    }
-    return { domain, libvirtRoot }
-  }
-  if (domainXml === undefined || checkpointDir === undefined) {
-    throw new UsageError('which domain? Give --domain NAME, or --domain-xml FILE with --checkpoint-dir DIR')
-  }
-  if (libvirtRoot !== undefined) throw new UsageError('--libvirt-root goes with --domain')
-  return { domainXml, checkpointDir }
+function withProblems(plan: BackupPlan, problems: readonly LoadProblem[]) {
+  const told = problems.map(({ file, error }) => ({ file, code: error.code, message: error.message }))
+  return { ...planToJson(plan), ...(told.length > 0 ? { 'load-problems': toKebab(told) } : {}) }
 }
 
-function mapRule(text: string): MapRule {
-  try {
-    return parseMapRule(text)
-  } catch (error) {
-    throw new UsageError(`--map-source: ${(error as Error).message}`)
-  }
-}
-
-/** Facts, plan; then the questions that only bodies answer, and the plan again. */
-async function makePlan(
-  loaded: LoadedDomain,
-  mapRules: readonly MapRule[],
-  incremental: string,
-  options: PlanBackupOptions,
-  output: Output,
-): Promise<BackupPlan> {
-  const { domain, checkpoints } = loaded
-  const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
-  const images = await openDomainImages(domain, { engine, mapRules, targets: options.disk, blocking: true })
-  try {
-    if (!images.locksKnown) output.warn('/proc/locks cannot be read: whether the domain runs is not known')
-    const facts = { domain, checkpoints, chains: images.chains }
-    const request = { incremental, disks: options.disk }
-    const plan = planBackup(facts, request)
-    if (!options.bodies) return plan
-    const measurements = await measureBodies(images, bodyQueries(facts, plan), engine)
-    return planBackup(facts, { ...request, measurements })
-  } finally {
-    await images.close()
-  }
+/** `TARGET=SIZE`. @throws {UsageError} */
+function sizeOfDisk(text: string): [target: string, bytes: number] {
+  const split = text.indexOf('=')
+  if (split <= 0) throw new UsageError(`--size-then: expected TARGET=SIZE (such as vda=10G), found '${text}'`)
+  return [text.slice(0, split), parseSize(text.slice(split + 1), '--size-then')]
 }
 
 async function print(
@@ -139,25 +170,26 @@ async function print(
             socket: `/var/tmp/tidemark-${plan.domain.replace(/[^\w.-]/g, '_')}-${suffix}.sock`,
           } as const)
         : ({ mode: 'push' } as const)
+      const beyond = beyondLibvirt(plan).map(({ target }) => target)
+      if (beyond.length > 0) {
+        output.warn(
+          `${beyond.join(', ')}: full in this XML, since libvirt cannot unite bitmaps of several checkpoints; --format sh can`,
+        )
+      }
       return output.write(planToBackupXml(plan, { ...mode, suffix, targetDir }))
     }
     case 'qmp':
       return output.json(planToQmp(plan))
     case 'sh':
-      return output.write(planToSh(plan, { outDir: targetDir, resolvePath: path => resolve(path) }))
+      return output.write(
+        planToSh(plan, {
+          ...{ outDir: targetDir, resolvePath: path => resolve(path) },
+          mapRules: (options.mapSource ?? []).map(mapRule),
+        }),
+      )
     default:
   }
-  if (output.format === 'json') {
-    const problems = loaded.problems.map(({ file, error }) => ({
-      file,
-      code: error.code,
-      message: error.message,
-    }))
-    return output.json({
-      ...planToJson(plan),
-      ...(problems.length > 0 ? { 'load-problems': toKebab(problems) } : {}),
-    })
-  }
+  if (output.format === 'json') return output.json(withProblems(plan, loaded.problems))
   const { planToText } = await import('../render/plan-text.js')
   return output.write(planToText(plan, buildCheckpointTree(loaded.checkpoints), output.colors, output.width))
 }

@@ -13,6 +13,7 @@ export function planToText(plan: BackupPlan, tree: CheckpointTree, colors: Color
   const parts = [
     `${colors.bold(`Backup of ${printable(plan.domain)} since checkpoint ${printable(plan.incremental)}`)}\n\n`,
     checkpointTree(tree, plan.incremental, colors),
+    wrap(dialectText(plan), width - 2, '  ', colors.dim),
     '\n',
     diskTable(plan, colors, width),
     ...reasonBlocks(plan, colors, width),
@@ -20,6 +21,11 @@ export function planToText(plan: BackupPlan, tree: CheckpointTree, colors: Color
     ...summary(plan).map((sentence, i) => wrap(sentence, width, '', i === 0 ? colors.bold : undefined)),
   ]
   return parts.join('')
+}
+
+/** Which dialect the plan is of, and why. */
+function dialectText({ dialect, dialectEvidence: { source, pattern, message } }: BackupPlan): string {
+  return `Dialect: ${pattern === 'mixed' ? 'mixed' : dialect} (${source}): ${message}.`
 }
 
 function diskTable({ disks }: BackupPlan, colors: Colors, width: number): string {
@@ -139,15 +145,21 @@ function summary({ disks, incremental, nextBest }: BackupPlan): string[] {
       `libvirt would accept ${traps.join(', ')} as incremental, but such a backup would lack changes.`,
     )
   }
+  const past = disks
+    .filter(({ mode, libvirt }) => mode === 'incremental' && libvirt === 'reject')
+    .map(({ target }) => printable(target))
+  if (past.length > 0) {
+    sentences.push(`libvirt would refuse ${past.join(', ')}: use --format sh, while the domain is off.`)
+  }
   if (unknown.length > 0) sentences.push(`What ${unknown.join(', ')} would need cannot be told from here.`)
   if (nextBest !== undefined) {
-    const more =
-      nextBest.disks.length === disks.length ? 'every disk' : nextBest.disks.map(printable).join(', ')
+    const size = nextBest.dirtyBytes === undefined ? '' : ` (${formatSize(nextBest.dirtyBytes)})`
+    const more = nextBest.everyDisk ? 'every disk' : nextBest.disks.map(printable).join(', ')
     const name = printable(nextBest.checkpoint)
     sentences.push(
       nextBest.relation === 'older'
-        ? `Since the older checkpoint ${name}, ${more} could be incremental: it holds all that ${printable(incremental)} would.`
-        : `Since the newer checkpoint ${name}, ${more} could be incremental: of use if there is a backup of that moment.`,
+        ? `Since the older checkpoint ${name}, ${more} could be incremental${size}: it holds all that ${printable(incremental)} would.`
+        : `Since the newer checkpoint ${name}, ${more} could be incremental${size}: of use if there is a backup of that moment.`,
     )
   }
   return sentences

@@ -7,30 +7,38 @@ export interface ShOptions {
   readonly outDir?: string | undefined
   /** Makes an image's path one that holds wherever the script runs. Default: as the plan has it. */
   readonly resolvePath?: ((path: string) => string) | undefined
+  /** Where images are now that were copied: the overlays still name their backing files as they were. */
+  readonly mapRules?: readonly { readonly from: string; readonly to: string }[] | undefined
 }
 
 /**
- * Commands that make the backup's parts while the domain is off, for `sh -e` with `tidemark` and `qemu-img` on PATH:
- * for each incremental disk its dirty extents in `TARGET.dirty.json`, for each full disk a whole copy in
- * `TARGET.full.qcow2`. A disk whose images cannot be read makes the script fail, after the others are done.
+ * Commands that make the backup while the domain is off, for `sh -e` with `tidemark` and `qemu-img` on PATH. For each
+ * incremental disk: its dirty extents in `TARGET.dirty.json`, and their data in `TARGET.dirty.raw`, sparse, of the
+ * disk's size, each at its own offset. For each full disk: a whole copy in `TARGET.full.qcow2`. A disk whose images
+ * cannot be read makes the script fail, after the others are done.
  *
- * @returns a script with one command a line, a comment before each
+ * To restore, write the dirty extents of the raw file over the backup before (docs/planning.md shows how).
+ *
+ * @returns a script with one command a line, a comment before each disk
  * @throws {PlanError} `plan-unknown`
  * @example writeFileSync('backup.sh', planToSh(plan, { outDir: '/backup/web' }))
  */
 export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
   requireKnown(plan)
-  const { resolvePath = (path: string) => path } = options
+  const { resolvePath = (path: string) => path, mapRules = [] } = options
   const out = (name: string) => quotePath(options.outDir === undefined ? name : `${options.outDir}/${name}`)
+  const rules = mapRules.map(({ from, to }) => ` --map-source ${shellQuote(`${from}=${resolvePath(to)}`)}`)
   const title = `# Backup of domain ${comment(plan.domain)} since checkpoint ${comment(plan.incremental)}; run with sh -e`
   const lines = ['#!/bin/sh -e', title]
   const unreadable = plan.disks.filter(disk => disk.mode === 'full' && !readable(disk))
   for (const disk of plan.disks) {
     const name = disk.target.replace(/[^\w.-]/g, '_')
     if (disk.mode === 'incremental') {
+      const bitmaps = bitmapArguments(disk, resolvePath)
       lines.push(
         `# ${comment(disk.target)}: incremental`,
-        `${mapCommand(disk, resolvePath)} > ${out(`${name}.dirty.json`)}`,
+        `tidemark map ${bitmaps} --output json > ${out(`${name}.dirty.json`)}`,
+        `tidemark dump ${bitmaps}${rules.join('')} -o ${out(`${name}.dirty.raw`)}`,
       )
     } else if (readable(disk)) {
       const codes = disk.reasons.filter(({ severity }) => severity === 'blocks').map(({ code }) => code)
@@ -50,12 +58,13 @@ export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
   return `${lines.join('\n')}\n`
 }
 
-function mapCommand(disk: DiskPlan, resolvePath: (path: string) => string): string {
-  const bitmaps = disk.merge.map(({ layer, filename, bitmap }) =>
-    shellQuote(layer === 0 ? bitmap : `${bitmap}@${resolvePath(filename)}`),
+/** The top image and all bitmaps to unite: those of other layers with their files. */
+function bitmapArguments({ filename, merge }: DiskPlan, resolvePath: (path: string) => string): string {
+  const bitmaps = merge.map(source =>
+    shellQuote(source.layer === 0 ? source.bitmap : `${source.bitmap}@${resolvePath(source.filename)}`),
   )
-  const top = quotePath(resolvePath(disk.merge[0]!.filename))
-  return `tidemark map ${top} ${bitmaps.map(bitmap => `--bitmap ${bitmap}`).join(' ')} --output json`
+  const top = quotePath(resolvePath(filename ?? merge[0]!.filename))
+  return [top, ...bitmaps.map(bitmap => `--bitmap ${bitmap}`)].join(' ')
 }
 
 const UNREADABLE = new Set([

@@ -43,13 +43,13 @@ export function findDialect(
 }
 
 const MESSAGES: Record<DialectPattern, string> = {
-  none: 'no disk has the bitmaps of two checkpoints, so nothing speaks against what libvirt does since 6.6',
-  independent: "on some disk every checkpoint's bitmap records, as libvirt does since 6.6",
+  none: 'no disk has the bitmaps of two checkpoints to tell by; libvirt since 6.6 lets each record',
+  independent: "each checkpoint's bitmap records, as with libvirt since 6.6",
   chained:
     "only the newest checkpoint's bitmap records, and those before it are disabled: libvirt before 6.6, or a script",
   mixed:
-    'older bitmaps are disabled and several newer ones record: a host whose libvirt was upgraded to 6.6 or later. ' +
-    '(If somebody disabled bitmaps by hand, say --dialect independent.)',
+    'older bitmaps are disabled and several newer ones record: a host whose libvirt was upgraded to 6.6 or later; if ' +
+    'somebody disabled bitmaps by hand, say --dialect independent',
   irregular:
     'the bitmaps that record and those that do not follow no dialect: a disabled one counts as broken',
 }
