@@ -236,6 +236,7 @@ describe.skipIf(peers.skip || fuse.skip || !mayMount)(
           continue
         }
         expect([status, now], stderr).toEqual([1, old])
+        expect(stderr).toMatch(/^error: .*failed/)
         seen[hash(behind) === hash(model) ? 'untouched' : 'old']++
       }
       expect(seen.untouched + seen.old, JSON.stringify(seen)).toBeGreaterThan(0)
