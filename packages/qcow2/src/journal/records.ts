@@ -28,7 +28,7 @@ export interface JournalRecords {
   readonly payloads: Partial<Record<RecordKind, string>>
   /** Where the next record goes: behind the last whole one. */
   readonly end: number
-  /** Something follows, which is no record: one whose writing was cut off, or damage. */
+  /** Something else than zeros follows, which is no record: one whose writing was cut off, or damage. */
   readonly torn: boolean
 }
 
@@ -51,7 +51,8 @@ export async function parseRecords(bytes: Uint8Array, name: string): Promise<Jou
     before = order
     end = record.end
   }
-  const torn = end < bytes.byteLength
+  // Zeros are the room for a record that was not written.
+  const torn = bytes.subarray(end).some(byte => byte !== 0)
   const invalid = (why: string) => new Qcow2Error('journal-invalid', `${name} ${why}`, { journal: name })
   const blank = bytes.byteLength <= RECORD_ALIGNMENT && bytes.every(byte => byte === 0)
   if (before < 0 && !blank) {

@@ -30,7 +30,9 @@ export async function createJournalFile(
     const storage = await openWritableFile(path, options)
     const journal = journalOf(storage)
     try {
-      if (storage.identity !== `${dev}:${ino}`) throw failed(path, 'be made', 'something took its place')
+      // Who recovers an edit that was only begun removes its journal: before it was held it looked like one.
+      const mine = storage.identity === `${dev}:${ino}` && (await isAt(path, storage.identity))
+      if (!mine) throw failed(path, 'be made', 'it was taken away, or something took its place')
       await syncFolder(path)
       return journal
     } catch (error) {
@@ -38,7 +40,8 @@ export async function createJournalFile(
       throw error
     }
   } catch (error) {
-    await promisify(unlink)(path).catch(() => {})
+    const { dev, ino } = await promisify(fstat)(fd)
+    if (await isAt(path, `${dev}:${ino}`)) await promisify(unlink)(path).catch(() => {})
     throw error
   } finally {
     await promisify(close)(fd)
@@ -80,14 +83,23 @@ function journalOf(storage: WritableStorage): EditJournal {
     storage,
     async remove() {
       try {
-        const { dev, ino } = await promisify(stat)(name)
-        if (storage.identity === `${dev}:${ino}`) await promisify(unlink)(name)
+        if (await isAt(name, storage.identity)) await promisify(unlink)(name)
       } catch (cause) {
-        const { code, message } = cause as NodeJS.ErrnoException
-        if (code !== 'ENOENT') throw failed(name, 'be removed', message, cause)
+        throw failed(name, 'be removed', (cause as Error).message, cause)
       }
       await syncFolder(name)
     },
+  }
+}
+
+/** Whether the path leads to this very file. */
+async function isAt(path: string, identity: string): Promise<boolean> {
+  try {
+    const { dev, ino } = await promisify(stat)(path)
+    return identity === `${dev}:${ino}`
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw error
   }
 }
 
