@@ -1,16 +1,14 @@
 import {
   type BitmapEngine,
-  createTableDecoder,
   type TableDecoder,
   type TableViolation,
   tableRunKinds,
 } from '@tidemark/bitmap-wasm'
 import type { Finding } from '../findings.js'
 import type { ImageInspection } from '../image/inspect.js'
-import { type ImageStorage, readBytes } from '../storage/storage.js'
 import type { PersistentBitmap } from './directory.js'
+import { TableDecoders, TableReads } from './table-reads.js'
 
-const WINDOW_ENTRIES = 4096
 /** A table of garbage would say the same a million times. */
 const MOST_FINDINGS = 8
 
@@ -34,7 +32,7 @@ export async function scanBitmapTables(image: ImageInspection, engine: BitmapEng
   const found: (readonly Finding[])[] = []
   // Small tables mostly lie near each other: one read for many of them.
   const byPlace = [...bitmaps].sort((a, b) => a.tableOffset - b.tableOffset)
-  const ahead = new ReadAhead(
+  const ahead = new TableReads(
     image.storage,
     byPlace.map(bitmap => ({
       start: bitmap.tableOffset,
@@ -43,9 +41,9 @@ export async function scanBitmapTables(image: ImageInspection, engine: BitmapEng
   )
   const mark = engine.mark()
   try {
-    const decoders = new Decoders(image, engine)
+    const decoders = new TableDecoders(image, engine)
     for (const bitmap of byPlace) {
-      const findings = await scanTable(image, bitmap, decoders.of(bitmap), ahead)
+      const findings = await scanTable(image, bitmap, decoders.of(bitmap.bitmapBytes), ahead)
       if (findings.length > 0) found[bitmap.index] = findings
     }
   } finally {
@@ -59,84 +57,13 @@ function tableEntries({ clusterSize }: ImageInspection, bitmap: PersistentBitmap
   return Math.min(bitmap.tableSize, Math.ceil(bitmap.bitmapBytes / clusterSize))
 }
 
-/** One decoder for all bitmaps of a granularity: there are 23 at most, and bitmaps 65,535. */
-class Decoders {
-  readonly #image: ImageInspection
-  readonly #engine: BitmapEngine
-  readonly #made = new Map<number, TableDecoder>()
-
-  constructor(image: ImageInspection, engine: BitmapEngine) {
-    this.#image = image
-    this.#engine = engine
-  }
-
-  of({ bitmapBytes }: PersistentBitmap): TableDecoder {
-    const known = this.#made.get(bitmapBytes)
-    if (known !== undefined) return known
-    const { storage, header } = this.#image
-    const geometry = { clusterBits: header.clusterBits, bitmapBytes, fileBytes: storage.size }
-    const entries = Math.ceil(bitmapBytes / this.#image.clusterSize)
-    const decoder = createTableDecoder(this.#engine, geometry, Math.max(1, Math.min(WINDOW_ENTRIES, entries)))
-    this.#made.set(bitmapBytes, decoder)
-    return decoder
-  }
-}
-
-/** A stretch of the file: from `start` up to, not including, `end`. */
-interface Stretch {
-  readonly start: number
-  readonly end: number
-}
-
-/** Reads for those who read a little at a time, in ascending order, and know beforehand what. */
-class ReadAhead {
-  static readonly BYTES = 256 * 1024
-  /** What lies between two pieces is read with them if it is less: a read costs as much as some KiB. */
-  static readonly GAP = 4096
-  readonly #storage: ImageStorage
-  readonly #wanted: readonly Stretch[]
-  readonly #bytes = new Uint8Array(ReadAhead.BYTES)
-  #next = 0
-  #start = 0
-  #end = 0
-
-  constructor(storage: ImageStorage, wanted: readonly Stretch[]) {
-    this.#storage = storage
-    this.#wanted = wanted
-  }
-
-  /** A view for a short read, good until the next; bytes of their own for a long one. */
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    if (length > ReadAhead.BYTES / 2) return readBytes(this.#storage, offset, length)
-    if (offset < this.#start || offset + length > this.#end) {
-      this.#start = offset
-      this.#end = this.#reach(offset, offset + length)
-      await this.#storage.readInto(this.#bytes.subarray(0, this.#end - offset), offset)
-    }
-    return this.#bytes.subarray(offset - this.#start, offset - this.#start + length)
-  }
-
-  /** How far a read from `offset` on goes, so that it brings along what lies near. */
-  #reach(offset: number, end: number): number {
-    const most = offset + ReadAhead.BYTES
-    while (this.#next < this.#wanted.length && this.#wanted[this.#next]!.end <= end) this.#next++
-    let reach = end
-    for (let i = this.#next; i < this.#wanted.length; i++) {
-      const { start, end: to } = this.#wanted[i]!
-      if (start > reach + ReadAhead.GAP || reach === most) break
-      reach = Math.min(most, Math.max(reach, to))
-    }
-    return reach
-  }
-}
-
 const INVALID = tableRunKinds.indexOf('invalid')
 
 async function scanTable(
   image: ImageInspection,
   bitmap: PersistentBitmap,
   decoder: TableDecoder,
-  ahead: ReadAhead,
+  ahead: TableReads,
 ): Promise<Finding[]> {
   const findings: Finding[] = []
   const severity = image.bitmapDirectory?.stale || bitmap.inUse ? 'warning' : 'error'

@@ -22,6 +22,15 @@ export class ClusterBits {
     return (before & bit) !== 0
   }
 
+  /** The first one from `from` on that is not in the set; `size`, or `from` itself beyond it, where there is none. */
+  nextMissing(from: number): number {
+    for (let cluster = from; cluster < this.size; cluster += 32 - (cluster % 32)) {
+      const missing = (~this.#words[Math.floor(cluster / 32)]! >>> (cluster % 32)) | 0
+      if (missing !== 0) return Math.min(this.size, cluster + 31 - Math.clz32(missing & -missing))
+    }
+    return Math.max(this.size, from)
+  }
+
   get count(): number {
     let count = 0
     for (const word of this.#words) {

@@ -1,8 +1,9 @@
 import type { BitmapEngine } from '@tidemark/bitmap-wasm'
-import { createTableDecoder, tableRunKinds } from '@tidemark/bitmap-wasm'
+import { createTableDecoder, type TableDecoder, tableRunKinds } from '@tidemark/bitmap-wasm'
 import type { PersistentBitmap } from '../bitmaps/directory.js'
+import { TableDecoders, TableReads } from '../bitmaps/table-reads.js'
 import { CorruptImageError, hex, UnsupportedFeatureError } from '../errors.js'
-import { entryOffset, fieldsOf } from '../format/bytes.js'
+import { entryOffset, fieldsOf, nextEntry } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { readRefcountTable } from '../format/refcounts.js'
 import { readSnapshotTable } from '../format/snapshots.js'
@@ -22,7 +23,6 @@ export interface ReferenceMap {
 }
 
 const WINDOW_BYTES = 64 * 1024
-const TABLE_WINDOW_ENTRIES = 4096
 /** QEMU's limit for any L1 table, a snapshot's too. */
 const MAX_L1_BYTES = 32 * 1024 * 1024
 /** A bit for each takes 512 MiB. */
@@ -92,9 +92,10 @@ class Walk {
       at: 48,
     })
     const blocks = await readRefcountTable(storage, header, this.#options)
-    for (const [i, offset] of blocks.entries()) {
+    for (let i = 0; i < blocks.length; i++) {
+      if (blocks[i] === 0) continue
       const at = header.refcountTableOffset + i * 8
-      if (offset !== 0) this.#addCluster(offset, { structure: 'refcount table', field: `entry ${i}`, at })
+      this.#addCluster(blocks[i]!, { structure: 'refcount table', field: `entry ${i}`, at })
     }
     if (encrypted && header.cryptMethod === 2) {
       const luks = extensions.findLast(({ magic }) => magic === extensionMagic.luksHeader)
@@ -127,7 +128,8 @@ class Walk {
       const at = offset + first * 8
       const bytes = await readBytes(this.#image.storage, at, count * 8, this.#options)
       const view = new DataView(bytes.buffer)
-      for (let i = 0; i < count; i++) {
+      const words = new Int32Array(bytes.buffer)
+      for (let i = nextEntry(words, 0, count); i < count; i = nextEntry(words, i + 1, count)) {
         const l2 = entryOffset(view, i * 8)
         if (l2 === 0) continue
         this.#addCluster(l2, { structure, field: `entry ${first + i}`, at: at + i * 8 })
@@ -137,90 +139,127 @@ class Walk {
   }
 
   async #l2(offset: number): Promise<void> {
-    const { dataFile, extendedL2, header, storage } = this.#image
+    const { dataFile, extendedL2, storage } = this.#image
+    // Its clusters are another file's.
+    if (dataFile !== undefined) return
     const width = extendedL2 ? 16 : 8
-    const external = dataFile !== undefined
-    const sectorBits = header.clusterBits - 8
-    const hostHighBits = 62 - sectorBits - 32
-    const end = offset + this.#clusterSize
+    const end = Math.min(offset + this.#clusterSize, this.#fileBytes)
     for (let start = offset; start < end; start += WINDOW_BYTES) {
-      const length = Math.min(WINDOW_BYTES, end - start)
-      const bytes = await readBytes(storage, start, Math.min(length, this.#fileBytes - start), this.#options)
-      const view = new DataView(bytes.buffer)
-      for (let i = 0; i + width <= bytes.byteLength; i += width) {
-        const high = view.getUint32(i)
-        const place = { structure: 'L2 table entry', at: start + i }
-        if ((high & 0x40000000) !== 0) {
-          const host = (high & (2 ** hostHighBits - 1)) * 2 ** 32 + view.getUint32(i + 4)
-          const sectors = ((high & 0x3fffffff) >>> hostHighBits) + 1
-          const reach = Math.min(host + sectors * 512 - (host % 512), Math.max(host + 1, this.#fileBytes))
-          if (!external)
-            this.#add(host - (host % this.#clusterSize), reach - host + (host % this.#clusterSize), place)
-        } else if (!external) {
-          const host = entryOffset(view, i)
-          if (host !== 0) this.#addCluster(host, place)
-        }
-      }
+      const bytes = await readBytes(storage, start, Math.min(WINDOW_BYTES, end - start), this.#options)
+      this.#l2Entries(bytes, start, Math.floor(bytes.byteLength / width), width)
     }
+  }
+
+  #l2Entries(bytes: Uint8Array, start: number, entries: number, width: number): void {
+    const view = new DataView(bytes.buffer)
+    const words = new Int32Array(bytes.buffer, 0, (entries * width) / 4)
+    const next = (from: number) => nextEntry(words, from, entries, width / 4)
+    for (let i = next(0); i < entries; i = next(i + 1)) {
+      const at = i * width
+      if ((view.getUint32(at) & 0x40000000) !== 0) {
+        this.#compressed(view, at, start + at)
+        continue
+      }
+      const host = entryOffset(view, at)
+      // There may be hundreds of millions of them.
+      if (host > 0 && host % this.#clusterSize === 0 && host < this.#fileBytes) {
+        this.used.add(host / this.#clusterSize)
+      } else if (host > 0) this.#addCluster(host, { structure: 'L2 table entry', at: start + at })
+    }
+  }
+
+  #compressed(view: DataView, at: number, place: number): void {
+    const hostHighBits = 62 - (this.#image.header.clusterBits - 8) - 32
+    const high = view.getUint32(at)
+    const host = (high & (2 ** hostHighBits - 1)) * 2 ** 32 + view.getUint32(at + 4)
+    const sectors = ((high & 0x3fffffff) >>> hostHighBits) + 1
+    // The file may end within its last sector.
+    const reach = Math.min(host + sectors * 512 - (host % 512), Math.max(host + 1, this.#fileBytes))
+    const first = host - (host % this.#clusterSize)
+    this.#add(first, reach - first, { structure: 'L2 table entry', at: place })
   }
 
   /** Last, so that a cluster that somebody else has is found. */
   async #bitmaps(): Promise<void> {
     const directory = this.#image.bitmapDirectory
     if (directory === undefined) return
-    const { directoryOffset, directorySize } = directory.extension
+    const { bitmaps, extension } = directory
+    const { directoryOffset, directorySize } = extension
     if (directorySize > 0) {
-      this.#own(directoryOffset, directorySize, { structure: 'bitmaps extension', at: directoryOffset })
+      const place = () => ({ structure: 'bitmaps extension', at: directoryOffset })
+      this.#own(directoryOffset, directorySize, place)
     }
-    for (const bitmap of directory.bitmaps) {
-      try {
-        await this.#bitmap(bitmap, directoryOffset)
-      } catch (error) {
-        if (!bitmap.inUse || !(error instanceof CorruptImageError)) throw error
-        this.doubtful.add(bitmap)
-      }
-    }
-  }
-
-  async #bitmap(bitmap: PersistentBitmap, directoryOffset: number): Promise<void> {
-    const { storage, header } = this.#image
-    const { tableOffset, tableSize, name } = bitmap
-    const entryAt = directoryOffset + bitmap.entryOffset
-    this.#own(tableOffset, tableSize * 8, { structure: `bitmap directory entry of '${name}'`, at: entryAt })
+    const tables = bitmaps.map(({ tableOffset, tableSize }) => ({
+      start: tableOffset,
+      end: tableOffset + tableSize * 8,
+    }))
+    const reads = new TableReads(this.#image.storage, tables, this.#options)
     const mark = this.#engine.mark()
     try {
-      const geometry = {
-        clusterBits: header.clusterBits,
-        // The file may end within the last one's cluster, behind its last bit.
-        bitmapBytes:
-          Math.ceil(bitmap.bitmapBytes / this.#clusterSize) === tableSize
-            ? bitmap.bitmapBytes
-            : tableSize * this.#clusterSize,
-        fileBytes: storage.size,
-      }
-      const decoder = createTableDecoder(this.#engine, geometry, TABLE_WINDOW_ENTRIES)
-      for (let first = 0; first < tableSize; first += TABLE_WINDOW_ENTRIES) {
-        const count = Math.min(TABLE_WINDOW_ENTRIES, tableSize - first)
-        const window = decoder.window.bytes.subarray(0, count * 8)
-        await storage.readInto(window, tableOffset + first * 8, this.#options)
-        for (const runs of decoder.runs(first, count)) {
-          for (let run = 0; run < runs.count; run++) {
-            const entry = runs.firstEntries[run]!
-            const place = {
-              structure: `bitmap table of '${name}'`,
-              field: `entry ${entry}`,
-              at: tableOffset + entry * 8,
-            }
-            if (runs.kinds[run] === INVALID) {
-              throw this.#corrupt(place, 'an entry without violations', runs.violations(run).join(', '))
-            }
-            if (runs.kinds[run] !== DATA) continue
-            this.#own(runs.hostOffsets[run]!, runs.counts[run]! * this.#clusterSize, place)
-          }
+      const decoders = new TableDecoders(this.#image, this.#engine)
+      for (const bitmap of bitmaps) {
+        try {
+          await this.#bitmap(bitmap, decoders, reads)
+        } catch (error) {
+          if (!bitmap.inUse || !(error instanceof CorruptImageError)) throw error
+          this.doubtful.add(bitmap)
         }
       }
     } finally {
       this.#engine.release(mark)
+    }
+  }
+
+  async #bitmap(bitmap: PersistentBitmap, decoders: TableDecoders, reads: TableReads): Promise<void> {
+    const { tableOffset, tableSize, bitmapBytes, name } = bitmap
+    this.#own(tableOffset, tableSize * 8, () => ({
+      structure: `bitmap directory entry of '${name}'`,
+      at: this.#image.bitmapDirectory!.extension.directoryOffset + bitmap.entryOffset,
+    }))
+    // The file may end within the last cluster, behind the bitmap's last bit.
+    if (Math.ceil(bitmapBytes / this.#clusterSize) === tableSize) {
+      return this.#clusters(bitmap, decoders.of(bitmapBytes), reads)
+    }
+    // One in use may have a table of any size, and each another one.
+    const mark = this.#engine.mark()
+    try {
+      const { storage, header } = this.#image
+      const geometry = {
+        clusterBits: header.clusterBits,
+        bitmapBytes: tableSize * this.#clusterSize,
+        fileBytes: storage.size,
+      }
+      await this.#clusters(bitmap, createTableDecoder(this.#engine, geometry), reads)
+    } finally {
+      this.#engine.release(mark)
+    }
+  }
+
+  async #clusters(
+    { tableOffset, tableSize, name }: PersistentBitmap,
+    decoder: TableDecoder,
+    reads: TableReads,
+  ): Promise<void> {
+    for (let first = 0; first < tableSize; first += decoder.windowEntries) {
+      const count = Math.min(decoder.windowEntries, tableSize - first)
+      const bytes = await reads.read(tableOffset + first * 8, count * 8)
+      // Of many bitmaps most are clear.
+      if (nextEntry(new Int32Array(bytes.buffer, bytes.byteOffset, count * 2), 0, count) === count) continue
+      decoder.window.bytes.set(bytes)
+      for (const runs of decoder.runs(first, count)) {
+        for (let run = 0; run < runs.count; run++) {
+          const place = (): Place => ({
+            structure: `bitmap table of '${name}'`,
+            field: `entry ${runs.firstEntries[run]}`,
+            at: tableOffset + runs.firstEntries[run]! * 8,
+          })
+          if (runs.kinds[run] === INVALID) {
+            throw this.#corrupt(place(), 'an entry without violations', runs.violations(run).join(', '))
+          }
+          if (runs.kinds[run] !== DATA) continue
+          this.#own(runs.hostOffsets[run]!, runs.counts[run]! * this.#clusterSize, place)
+        }
+      }
     }
   }
 
@@ -230,19 +269,19 @@ class Walk {
   }
 
   #add(offset: number, bytes: number, place: Place): void {
-    const first = this.#first(offset, place)
-    const end = this.#end(offset + bytes, place)
+    const first = this.#first(offset, () => place)
+    const end = this.#end(offset + bytes, () => place)
     for (let cluster = first; cluster < end; cluster++) this.used.add(cluster)
   }
 
   /** A bitmap's own: nobody else may refer to it. */
-  #own(offset: number, bytes: number, place: Place): void {
+  #own(offset: number, bytes: number, place: () => Place): void {
     const first = this.#first(offset, place)
     const end = this.#end(offset + bytes, place)
     for (let cluster = first; cluster < end; cluster++) {
       if (this.used.add(cluster)) {
         throw this.#corrupt(
-          place,
+          place(),
           'clusters of its own',
           `${hex(cluster * this.#clusterSize)}, which is used already`,
         )
@@ -251,15 +290,15 @@ class Walk {
     this.bitmapClusters += end - first
   }
 
-  #first(offset: number, place: Place): number {
-    if (offset % this.#clusterSize !== 0) throw this.#corrupt(place, 'a cluster boundary', hex(offset))
+  #first(offset: number, place: () => Place): number {
+    if (offset % this.#clusterSize !== 0) throw this.#corrupt(place(), 'a cluster boundary', hex(offset))
     return offset / this.#clusterSize
   }
 
-  #end(offset: number, place: Place): number {
+  #end(offset: number, place: () => Place): number {
     const end = Math.ceil(offset / this.#clusterSize)
     if (end > this.used.size) {
-      throw this.#corrupt(place, `a place within the file of ${this.#fileBytes} bytes`, hex(offset - 1))
+      throw this.#corrupt(place(), `a place within the file of ${this.#fileBytes} bytes`, hex(offset - 1))
     }
     return end
   }

@@ -49,7 +49,13 @@ export class Allocator {
 
   async #first(count: number): Promise<number> {
     let run = 0
-    for (let cluster = this.#next; cluster < this.#most; cluster++) {
+    for (let cluster = this.#next; ; cluster++) {
+      const unused = this.#references.used.nextMissing(cluster)
+      if (unused > cluster) {
+        run = 0
+        cluster = unused
+      }
+      if (cluster >= this.#most) break
       if (await this.#isFree(cluster)) {
         if (++run < count) continue
         const first = cluster - count + 1
@@ -69,9 +75,9 @@ export class Allocator {
     )
   }
 
+  /** @param cluster one that nothing refers to */
   async #isFree(cluster: number): Promise<boolean> {
     if (this.#taken.has(cluster)) return false
-    if (cluster < this.#references.clusters && this.#references.used.has(cluster)) return false
     return (await this.#refcounts.get(cluster, this.#options)) === 0
   }
 }

@@ -1,5 +1,5 @@
 import { type ImageStorage, type ReadOptions, readBytes } from '../storage/storage.js'
-import { fieldsOf } from './bytes.js'
+import { fieldsOf, nextEntry } from './bytes.js'
 import type { Qcow2Header } from './header.js'
 
 const WINDOW_BYTES = 64 * 1024
@@ -12,12 +12,15 @@ export async function readRefcountTable(
 ): Promise<Float64Array> {
   const claimed = header.refcountTableClusters * 2 ** header.clusterBits
   const bytes = Math.max(0, Math.min(claimed, storage.size - header.refcountTableOffset))
-  const table = fieldsOf(await readBytes(storage, header.refcountTableOffset, bytes, options))
-  const offsets = new Float64Array(Math.floor(bytes / 8))
-  for (let i = 0; i < offsets.length; i++) {
-    const entry = table.u64(i * 8)
+  const table = await readBytes(storage, header.refcountTableOffset, bytes, options)
+  const { u64 } = fieldsOf(table)
+  const count = Math.floor(bytes / 8)
+  const offsets = new Float64Array(count)
+  const words = new Int32Array(table.buffer, 0, count * 2)
+  for (let i = nextEntry(words, 0, count); i < count; i = nextEntry(words, i + 1, count)) {
+    const entry = u64(i * 8)
     // Bits 0–8 are reserved.
-    if (entry !== 0) offsets[i] = entry - (entry % 512)
+    offsets[i] = entry - (entry % 512)
   }
   return offsets
 }
