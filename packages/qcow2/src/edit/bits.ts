@@ -5,7 +5,7 @@ import { type BitmapSource, openBitmap } from '../bitmaps/source.js'
 import { WINDOW_BYTES } from '../bitmaps/terms.js'
 import { widenedSource } from '../bitmaps/widened.js'
 import { Qcow2Error } from '../errors.js'
-import { entryOffset } from '../format/bytes.js'
+import { entryOffset, sameBytes } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import { type BitsTerm, bitmapBytes, type FutureBitmap } from './actions.js'
@@ -41,11 +41,11 @@ export async function planBits(
   const bytes = bitmapBytes(image.virtualSize, bitmap.granularityBits)
   const fates = new Uint8Array(Math.ceil(bytes / clusterSize))
   const before = await tableOf(image, bitmap.origin, fates.length, options)
+  const stored = new Uint8Array(clusterSize)
   let written = 0
   for await (const { index, content } of clusterContents(image, engine, bitmap, options)) {
-    const length = Math.min(clusterSize, bytes - index * clusterSize)
-    const same =
-      before[index] !== 0 && (await isStored(image, before[index]!, content.subarray(0, length), options))
+    const part = content.subarray(0, Math.min(clusterSize, bytes - index * clusterSize))
+    const same = before[index] !== 0 && (await isStored(image, before[index]!, part, stored, options))
     fates[index] = same ? fate.kept : fate.written
     if (!same) written++
   }
@@ -73,16 +73,19 @@ async function tableOf(
   return offsets
 }
 
+/** @param stored room for a cluster */
 async function isStored(
-  image: ImageInspection,
+  { storage }: ImageInspection,
   offset: number,
   content: Uint8Array,
+  stored: Uint8Array,
   options: ReadOptions,
 ): Promise<boolean> {
   // A file may end within its last cluster: then that is written anew, whole.
-  if (offset + content.byteLength > image.storage.size) return false
-  const stored = await readBytes(image.storage, offset, content.byteLength, options)
-  return stored.every((byte, i) => byte === content[i])
+  if (offset + content.byteLength > storage.size) return false
+  const there = stored.subarray(0, content.byteLength)
+  await storage.readInto(there, offset, options)
+  return sameBytes(there, content)
 }
 
 /**
@@ -116,10 +119,15 @@ export async function* clusterContents(
       if (state === 'ones') setAll(lane, count)
       for (let at = 0; at < bytes; ) {
         const some = Math.min(bytes - at, clusterSize - filled)
-        if (state !== 'zeros' && engine.count(engine.subLane(lane, at, some), some) > 0) {
-          if (!dirty) cluster.fill(0)
-          cluster.set(lane.bytes.subarray(at, at + some), filled)
-          dirty = true
+        const part = lane.bytes.subarray(at, at + some)
+        if (state !== 'zeros' && engine.nextSet(engine.subLane(lane, at, some), 0, some * 8) >= 0) {
+          // Mostly a window has whole clusters: they need not be put together.
+          if (some === clusterSize) yield { index, content: part }
+          else {
+            if (!dirty) cluster.fill(0)
+            cluster.set(part, filled)
+            dirty = true
+          }
         }
         at += some
         filled += some
