@@ -59,7 +59,11 @@ const storages: Subject[] = [
     immediate: true,
   },
   { name: 'file', open: () => openFile(written('file')) },
-  { name: 'file, on this thread', open: () => openFile(written('blocking'), { blocking: true }) },
+  {
+    name: 'file, on this thread',
+    open: () => openFile(written('blocking'), { blocking: true }),
+    immediate: true,
+  },
   { name: `block device${label}`, open: () => openFile(device!), skip: device === undefined },
   { name: 'Blob', open: async () => blobStorage(new Blob([content])) },
   { name: 'Blob of a file', open: async () => blobStorage(await openAsBlob(written('blob'))) },

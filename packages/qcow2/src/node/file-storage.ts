@@ -74,7 +74,7 @@ export function requireFileOrDevice(path: string, stat: Stats): void {
 }
 
 /** Reads some bytes, at least one before the file's end. */
-type ReadAt = (target: Uint8Array, from: number, length: number, position: number) => Promise<number>
+type ReadAt = (target: Uint8Array, from: number, length: number, position: number) => number | Promise<number>
 
 /** A large read is done in pieces: between two of them a signal is seen. Node reads no more than 2 GiB at once. */
 export const PIECE_BYTES = 4 * 1024 * 1024
@@ -112,10 +112,9 @@ export function turns(): (bytes: number) => Promise<void> | undefined {
 
 function blockingRead(fd: number): ReadAt {
   const turn = turns()
-  return async (target, from, length, position) => {
+  return (target, from, length, position) => {
     const bytesRead = readSync(fd, target, from, length, position)
-    await turn(bytesRead)
-    return bytesRead
+    return turn(bytesRead)?.then(() => bytesRead) ?? bytesRead
   }
 }
 
@@ -194,7 +193,9 @@ export class FileStorage implements ImageStorage {
       signal?.throwIfAborted()
       let done = 0
       while (done < target.byteLength) {
-        const bytesRead = await this.#read(target, done, offset + done)
+        const reading = this.#read(target, done, offset + done)
+        // Of many short reads promises would take more than half of the time.
+        const bytesRead = typeof reading === 'number' ? reading : await reading
         // The kernel may write into the target until the read has ended: only now may the caller have it back.
         signal?.throwIfAborted()
         // The file has become shorter than it was when it was opened: never zeros.
@@ -226,17 +227,21 @@ export class FileStorage implements ImageStorage {
     if (--this.#busy === 0) this.#lastLeft?.()
   }
 
-  async #read(target: Uint8Array, done: number, position: number): Promise<number> {
+  #read(target: Uint8Array, done: number, position: number): number | Promise<number> {
     const length = Math.min(PIECE_BYTES, target.byteLength - done)
-    try {
-      return await this.#readAt(target, done, length, position)
-    } catch (cause) {
+    const failed = (cause: unknown): never => {
       throw new Qcow2Error(
         'read-failed',
         `${this.name}: read of ${length} bytes at ${position} failed: ${(cause as Error).message}`,
         { image: this.name, offset: position },
         { cause },
       )
+    }
+    try {
+      const reading = this.#readAt(target, done, length, position)
+      return typeof reading === 'number' ? reading : reading.catch(failed)
+    } catch (cause) {
+      return failed(cause)
     }
   }
 
