@@ -22,11 +22,26 @@ function load(name) {
   const script = new Script(wrap(readFileSync(filename, 'utf8')), { filename, cachedData: cached(name) })
   const module = { exports: {} }
   loaded.set(name, { script, module })
-  const requires = path => (path.startsWith('./') ? load(path.slice(2)) : require(path))
+  const requires = path =>
+    path.startsWith('./') ? load(path.slice(2)) : path === 'koffi' ? koffi() : require(path)
   script
     .runInThisContext()
     .call(module.exports, module.exports, requires, module, filename, dirname(filename))
   return module.exports
+}
+
+/**
+ * koffi without its loader, which takes 5 ms to find the binary; that loads in one. The loader is asked where the binary
+ * is not where npm and pnpm put it, or not this system's.
+ */
+function koffi() {
+  if (process.platform === 'linux' && process.arch === 'x64') {
+    try {
+      const beside = '../@koromix/koffi-linux-x64/linux_x64/koffi.node'
+      return require(join(dirname(require.resolve('koffi')), beside))
+    } catch {}
+  }
+  return require('koffi')
 }
 
 function cached(name) {

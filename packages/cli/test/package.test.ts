@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -91,6 +91,34 @@ describe('the package', () => {
       for (const cache of cached.caches) rmSync(cache)
       expect(await info()).toMatchObject({ stdout: cached.stdout, taken: {} })
     }))
+
+  it.skipIf(process.arch !== 'x64')(
+    "loads koffi's binary alone, and koffi's loader where it is not found",
+    () =>
+      withTempDir(async dir => {
+        const start = async (bin: string) => {
+          const file = dir.file('disk.qcow2')
+          await run('cp', [join(top, images, 'root.qcow2'), file])
+          const script = `
+          process.argv.splice(1, 0, 'tidemark')
+          process.on('exit', () => {
+            console.error(JSON.stringify(Object.keys(require.cache).filter(path => path.includes('koffi'))))
+          })
+          require(${JSON.stringify(join(bin, 'load.cjs'))}).load('tidemark.cjs')`
+          const args = ['-e', script, '--', 'bitmap', '--unsafe-no-lock', '--add', file, 'b']
+          const { stderr } = await run(process.execPath, args, { env: { ...plainEnv, NODE_PATH: undefined } })
+          return stderr
+        }
+        expect(JSON.parse(await start(join(folder, 'bin')))).toEqual([expect.stringMatching(/koffi\.node$/)])
+        await run('cp', ['-r', ...['package.json', 'bin', 'dist'].map(name => join(folder, name)), dir.path])
+        mkdirSync(dir.file('node_modules/koffi'), { recursive: true })
+        writeFileSync(
+          dir.file('node_modules/koffi/index.js'),
+          "console.error('asked'); throw new Error('none')",
+        )
+        expect(await start(dir.file('bin'))).toMatch(/^asked\nwarning: no lock is held/)
+      }),
+  )
 
   it('runs from a folder of its own, with what would be published and nothing else', () =>
     withTempDir(async dir => {
