@@ -48,6 +48,22 @@ const nodeCodecsOnly = {
   },
 }
 
+/**
+ * picocolors asks as it is loaded whether stdout is a terminal, for which Node makes the stream: 2 ms, though a command
+ * may write nothing. output.ts asks for itself, of the stream that it colours.
+ */
+const colorsLater = {
+  name: 'colors-later',
+  setup(bundle) {
+    bundle.onLoad({ filter: /picocolors\.js$/ }, async ({ path }) => {
+      const asked = '(p.stdout || {}).isTTY'
+      const source = await readFile(path, 'utf8')
+      if (!source.includes(asked)) throw new Error(`${path} asks for the terminal otherwise`)
+      return { contents: source.replace(asked, 'true') }
+    })
+  },
+}
+
 // Also the code caches of the bundle before: V8 tells them from those of another one by the length of the source alone.
 await rm(join(root, 'dist'), { recursive: true, force: true })
 
@@ -60,7 +76,7 @@ const { metafile } = await build({
   ],
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
-  plugins: [apart, noPrograms, nodeCodecsOnly],
+  plugins: [apart, noPrograms, nodeCodecsOnly, colorsLater],
   // Else esbuild would leave import() as it is, and Node would start its ES module loader for it.
   supported: { 'dynamic-import': false },
   // Has a binary of its own, and may be missing: see qcow2/src/node/native.ts.

@@ -1,9 +1,11 @@
+import { fstatSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { toKebab } from '@tidemark/planner'
 import pc from 'picocolors'
 
 import { CommandError, describeError } from './errors.js'
 import { printable, printableJson } from './printable.js'
+import { stderr } from './stderr.js'
 
 /** picocolors' functions, on or off. */
 export type Colors = ReturnType<typeof pc.createColors>
@@ -13,20 +15,20 @@ export type OutputFormat = 'human' | 'json'
 /** Where a command's words go: results to stdout, everything else to stderr. */
 export class Output {
   readonly format: OutputFormat
-  readonly #stdout: Writable
-  readonly #stderr: Writable
   readonly #held: string[] = []
+  #out: Writable | undefined
   #failed: NodeJS.ErrnoException | undefined
 
-  constructor(format: OutputFormat, stdout: Writable = process.stdout, stderr: Writable = process.stderr) {
+  constructor(format: OutputFormat) {
     this.format = format
-    this.#stdout = stdout
-    this.#stderr = stderr
-    stdout.on('error', error => {
+  }
+
+  /** Made when it is first asked for: that takes Node 2 ms. */
+  get stdout(): Writable {
+    this.#out ??= process.stdout.on('error', error => {
       this.#failed ??= error
     })
-    // A closed stderr must not end the work.
-    stderr.on('error', () => {})
+    return this.#out
   }
 
   /**
@@ -36,7 +38,7 @@ export class Output {
    */
   async write(text: string): Promise<void> {
     this.#check()
-    if (!this.#stdout.write(text)) await this.#drained()
+    if (!this.stdout.write(text)) await this.#drained()
     this.#check()
   }
 
@@ -44,7 +46,7 @@ export class Output {
   async writeBytes(bytes: Uint8Array): Promise<void> {
     this.#check()
     await new Promise<void>(resolve => {
-      this.#stdout.write(bytes, error => {
+      this.stdout.write(bytes, error => {
         this.#failed ??= error ?? undefined
         resolve()
       })
@@ -54,7 +56,7 @@ export class Output {
 
   /** Room again, or no one there to read any more: both end the wait, and leave no listener behind. */
   async #drained(): Promise<void> {
-    const stdout = this.#stdout
+    const { stdout } = this
     if (stdout.destroyed || !stdout.writableNeedDrain) return
     await new Promise<void>(resolve => {
       const done = (): void => {
@@ -68,7 +70,7 @@ export class Output {
   /** Waits until all that was written has left. For a command that did what it was to do. */
   async flush(): Promise<void> {
     for (const message of this.#held.splice(0)) this.#warnNow(message)
-    await new Promise<void>(resolve => this.#stdout.write('', () => resolve()))
+    if (this.#out !== undefined) await new Promise<void>(resolve => this.stdout.write('', () => resolve()))
     this.#check()
   }
 
@@ -84,11 +86,14 @@ export class Output {
 
   /** One line about what was done, for who sits in front of it. */
   note(message: string): void {
-    if (this.format === 'human' && process.stderr.isTTY) this.#stderr.write(`${printable(message)}\n`)
+    // A terminal is a character device: that is quicker to ask.
+    if (this.format === 'human' && fstatSync(2).isCharacterDevice() && stderr().isTTY) {
+      stderr().write(`${printable(message)}\n`)
+    }
   }
 
   #warnNow(message: string): void {
-    this.#stderr.write(`${this.#color(process.stderr).yellow('warning:')} ${printable(message)}\n`)
+    stderr().write(`${this.#color(stderr()).yellow('warning:')} ${printable(message)}\n`)
   }
 
   error(error: unknown): void {
@@ -97,11 +102,11 @@ export class Output {
       const warnings = this.#held.length === 0 ? {} : { warnings: this.#held.splice(0) }
       const evidence = toKebab(details) as Record<string, unknown>
       const json = JSON.stringify({ error: { ...evidence, ...warnings, code, message } }, jsonValue)
-      this.#stderr.write(`${printableJson(json)}\n`)
+      stderr().write(`${printableJson(json)}\n`)
       return
     }
     const lines = message.split('\n').map(printable).join('\n')
-    this.#stderr.write(`${this.#color(process.stderr).red('error:')} ${lines}\n`)
+    stderr().write(`${this.#color(stderr()).red('error:')} ${lines}\n`)
   }
 
   /** Columns for text: the terminal's, but no longer lines than are easy to read; 100 where it is no terminal. */

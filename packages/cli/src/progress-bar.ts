@@ -1,5 +1,6 @@
 import { SingleBar } from 'cli-progress'
 import type { Progress } from './progress.js'
+import { stderr } from './stderr.js'
 import { formatSize } from './units.js'
 
 const UPDATE_MS = 100
@@ -11,10 +12,10 @@ const ETA_UPDATES = 100
  * @param started milliseconds since 1970
  */
 export function progressBar(total: number, first: number, started: number): Progress {
-  const { stderr } = process
+  const stream = stderr()
   let rate: number | undefined
   const bar = new SingleBar({
-    stream: stderr,
+    stream,
     clearOnComplete: true,
     hideCursor: true,
     etaBuffer: ETA_UPDATES,
@@ -22,7 +23,7 @@ export function progressBar(total: number, first: number, started: number): Prog
       const percent = `${Math.floor(progress * 100)} %`.padStart(5)
       const speed = rate === undefined ? '' : `  ${formatSize(rate)}/s`
       const left = Number.isFinite(eta) ? `  ${formatTime(eta)} left` : ''
-      const width = Math.min(40, (stderr.columns || 80) - percent.length - speed.length - left.length - 3)
+      const width = Math.min(40, (stream.columns || 80) - percent.length - speed.length - left.length - 3)
       const full = Math.floor(progress * width)
       return `${percent} ${width < 5 ? '' : `[${'='.repeat(full)}${' '.repeat(width - full)}]`}${speed}${left}`
     },

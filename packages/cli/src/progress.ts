@@ -1,4 +1,5 @@
 import type { Output } from './output.js'
+import { stderr } from './stderr.js'
 
 /** How far long work is, shown on a terminal. */
 export interface Progress {
@@ -20,7 +21,7 @@ export function startProgress(
   { progress }: { readonly progress?: boolean },
   output: Output,
 ): Progress | undefined {
-  if (progress === false || output.format === 'json' || !process.stderr.isTTY) return undefined
+  if (progress === false || output.format === 'json' || !stderr().isTTY) return undefined
   if (process.env.TERM === 'dumb') return undefined
   const started = Date.now()
   let bar: Progress | undefined
