@@ -7,6 +7,7 @@ Examples:
   tidemark map disk.qcow2 --bitmap monday --output json
   tidemark dump disk.qcow2 -o disk.raw
   tidemark bitmap --add disk.qcow2 tuesday
+  tidemark bitmap --multi checkpoint.json
   tidemark plan backup --domain web --incremental monday
 
 Exit statuses:
@@ -99,6 +100,18 @@ as QEMU locks it: one that a VM uses is refused.
 NAME and SOURCE are the bitmaps that have these names by then: after --rename
 NAME is free for --add.
 
+With --multi the images and their actions are in a file, and all of them happen
+in all images, or none does: a checkpoint over the disks of a domain. If that is
+cut off by a crash, tidemark recover JOURNAL ends it. PLAN is
+  {"images": [{"filename": "vda.qcow2", "actions": [
+    {"action": "add", "name": "cp1", "granularity": 65536, "disabled": false},
+    {"action": "disable", "name": "cp0"},
+    {"action": "merge", "name": "all", "source": "cp0",
+     "source-filename": "old.qcow2", "source-format": "qcow2"},
+    {"action": "rename", "name": "a", "to": "b"}]}]}
+and remove, clear, enable. What may be left out: granularity, disabled, source-
+filename (else the image itself), source-format.
+
 Examples:
   tidemark bitmap --add -g 64k disk.qcow2 monday
   tidemark bitmap --disable disk.qcow2 monday
@@ -106,15 +119,40 @@ Examples:
   tidemark bitmap --merge b0 -b overlay.qcow2 -F qcow2 base.qcow2 b0
   tidemark bitmap --disable --rename monday --add disk.qcow2 current
   tidemark bitmap --dry-run --remove disk.qcow2 monday
+  tidemark bitmap --multi plan.json --journal /var/lib/web.journal
+  echo '{"images": [{"filename": "vda.qcow2", "actions": [{"action": "add",
+      "name": "cp1"}]}]}' | tidemark bitmap --multi - --dry-run
 
 Exit statuses:
   0    done
   1    error: no such bitmap, or there is one already; in-use (inconsistent);
-       an image that cannot be edited, or that others use; no lock, no space.
-       Nothing was changed
+       an image that cannot be edited, or that others use; no lock, no space;
+       a journal is there already. Nothing was changed, in no image
   63   the image uses something that is not supported
   64   usage error
   130  interrupted: all was done, which a warning says, or nothing was`
+
+export const recoverHelp = `
+JOURNAL is what tidemark bitmap --multi left behind when it was killed or the
+machine stopped: .NAME.tidemark-journal beside its first image, unless it was
+given another name. Where all images were prepared the edit is completed, else
+undone; then the journal is removed. The journal is not believed: an image is
+written to only if it is itself in a state of that edit, nobody else has written
+to it since, and all that it is to refer to is there and sound. Where the images
+cannot go one way together nothing is touched, and it says what each of them is.
+If this is cut off too, do it again.
+
+Examples:
+  tidemark recover --dry-run .vda.qcow2.tidemark-journal
+  tidemark recover .vda.qcow2.tidemark-journal
+
+Exit statuses:
+  0    all images have their new bitmaps, or all the old ones; or the edit had
+       not begun
+  1    error: neither is possible; an image that others use; no such journal,
+       or a damaged one. Nothing was changed
+  64   usage error
+  130  interrupted, when all was done`
 
 export const planHelp = `
 Examples:

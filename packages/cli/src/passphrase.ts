@@ -1,7 +1,6 @@
-import { closeSync, open, read } from 'node:fs'
 import { isatty } from 'node:tty'
-import { promisify } from 'node:util'
 import { CommandError } from './errors.js'
+import { readInput } from './read-input.js'
 
 /** As much as cryptsetup takes of a key file. */
 const MOST_BYTES = 8 * 1024 * 1024
@@ -17,42 +16,7 @@ export async function readPassphrase(file: string): Promise<Buffer> {
   const what = file === '-' ? 'standard input' : file
   const failed = (why: string) =>
     new CommandError('passphrase-unreadable', `cannot read the passphrase from ${what}: ${why}`, { file })
-  let fd: number
-  try {
-    // In the thread pool: a pipe waits for its writer.
-    fd = file === '-' ? 0 : await promisify(open)(file, 'r')
-  } catch (error) {
-    throw failed((error as Error).message)
-  }
-  try {
-    const bytes = Buffer.alloc(MOST_BYTES + 1)
-    let length = 0
-    while (length <= MOST_BYTES) {
-      // A pipe gives what there is, and nothing at its end.
-      const got = await readSome(fd, bytes.subarray(length))
-      if (got === 0) break
-      length += got
-    }
-    if (length > MOST_BYTES) throw failed(`it is larger than ${MOST_BYTES} bytes`)
-    if (length === 0) throw failed('it is empty')
-    return bytes.subarray(0, length)
-  } catch (error) {
-    throw error instanceof CommandError ? error : failed((error as Error).message)
-  } finally {
-    if (fd !== 0) closeSync(fd)
-  }
-}
-
-async function readSome(fd: number, target: Buffer): Promise<number> {
-  for (;;) {
-    try {
-      return (await promisify(read)(fd, target, 0, target.length, null)).bytesRead
-    } catch (error) {
-      // Another process has made the pipe one that does not wait.
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
-      await new Promise(resolve => setTimeout(resolve, 20))
-    }
-  }
+  return readInput(file, MOST_BYTES, failed)
 }
 
 /**

@@ -1,18 +1,38 @@
 import { type LockTable, readLockTable } from '@tidemark/qcow2/node'
 import { Command, CommanderError, Option } from 'commander'
-import { type BitmapEditOptions, type BitmapStep, parseAddGranularity } from './bitmap/options.js'
+import {
+  type BitmapEditOptions,
+  type BitmapStep,
+  type EditOpenOptions,
+  parseAddGranularity,
+} from './bitmap/options.js'
 import type { DumpOptions } from './commands/dump.js'
 import type { InfoOptions } from './commands/info.js'
 import type { MapOptions } from './commands/map.js'
 import type { PlanBackupOptions } from './commands/plan-backup.js'
 import { UsageError } from './errors.js'
 import { exitStatus } from './exit-status.js'
-import { bitmapHelp, dumpHelp, generalHelp, infoHelp, mapHelp, planBackupHelp, planHelp } from './help.js'
+import {
+  bitmapHelp,
+  dumpHelp,
+  generalHelp,
+  infoHelp,
+  mapHelp,
+  planBackupHelp,
+  planHelp,
+  recoverHelp,
+} from './help.js'
 import type { Interruption } from './interruption.js'
 import type { Output } from './output.js'
 import { parseGranularity, parseSize } from './units.js'
 
 declare const TIDEMARK_VERSION: string
+
+/** Of `bitmap`, but for the actions. */
+type BitmapArguments = Omit<BitmapEditOptions, 'steps'> & {
+  readonly multi?: string
+  readonly journal?: string
+}
 
 export interface Program {
   /** @returns the exit status */
@@ -122,8 +142,9 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     .description(
       "Change an image's bitmaps: all the actions in the order given, or none (as qemu-img bitmap).",
     )
-    .argument('<file>', 'qcow2 image')
-    .argument('<name>', 'the bitmap that all of it is done to')
+    .usage('[options] <file> <name>\n       tidemark bitmap [options] --multi <plan>')
+    .argument('[file]', 'qcow2 image')
+    .argument('[name]', 'the bitmap that all of it is done to')
     .option(
       '-g, --granularity <size>',
       'of --add; else the cluster size, from 4k to 64k',
@@ -134,21 +155,45 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     .option('-f <format>', 'the format of FILE: qcow2')
     .addOption(new Option('--object <definition>').hideHelp())
     .addOption(new Option('--image-opts').hideHelp())
-    .option('--dry-run', 'print what would be written, and write nothing')
-    .option('--unsafe-no-lock', 'go on where no lock can be had: nothing may start to use the image')
-    .addOption(
-      new Option('-U, --force-share', 'with --dry-run: plan although a running QEMU holds the image'),
+    .option('--multi <plan>', 'several images, all of them or none, as this JSON file says; - is stdin')
+    .option(
+      '--journal <file>',
+      'with --multi: where what is under way is noted (default: beside the first image)',
     )
+    .option('--dry-run', 'print what would be written, and write nothing')
+    .addOption(unsafeNoLock())
+    .addOption(planShare())
     .addHelpText('after', bitmapHelp)
     .action(
-      ends(async (file: string, name: string, options: Omit<BitmapEditOptions, 'steps'>) =>
-        (await import('./commands/bitmap.js')).bitmap(
-          file,
-          name,
-          { ...options, steps },
-          interruption,
-          output,
-        ),
+      ends(async (file: string | undefined, name: string | undefined, options: BitmapArguments) => {
+        const { multi, journal, ...rest } = options
+        if (multi !== undefined) {
+          const { bitmapSeveral } = await import('./commands/bitmap-several.js')
+          const names = [file, name].filter(each => each !== undefined)
+          return bitmapSeveral(names, { ...options, multi, steps }, interruption, output)
+        }
+        if (journal !== undefined) throw new UsageError('--journal is for --multi')
+        for (const [argument, value] of Object.entries({ file, name })) {
+          if (value === undefined)
+            throw new UsageError(`missing required argument '${argument}' (see --help)`)
+        }
+        const { bitmap } = await import('./commands/bitmap.js')
+        return bitmap(file!, name!, { ...rest, steps }, interruption, output)
+      }),
+    )
+
+  common(program.command('recover'))
+    .description(
+      'End an edit of several images that was cut off: all of them get their new bitmaps, or none.',
+    )
+    .argument('<journal>', 'what bitmap --multi left behind')
+    .option('--dry-run', 'tell what would be done, and write nothing')
+    .addOption(unsafeNoLock())
+    .addOption(planShare())
+    .addHelpText('after', recoverHelp)
+    .action(
+      ends(async (file: string, options: EditOpenOptions) =>
+        (await import('./commands/recover.js')).recover(file, options, interruption, output),
       ),
     )
 
@@ -205,8 +250,7 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     )
 
   for (const command of [program, ...program.commands, ...plan.commands]) {
-    const writeOut = (text: string) => output.stdout.write(text)
-    command.exitOverride().configureOutput({ writeOut, writeErr: () => {} })
+    command.exitOverride().configureOutput({ writeErr: () => {} })
   }
   return {
     async run(args) {
@@ -251,7 +295,7 @@ function usageMessage(error: CommanderError, args: readonly string[]): string {
   if (error.code === 'commander.help') {
     return args.includes('plan')
       ? 'plan what? There is: plan backup (see tidemark plan --help)'
-      : 'which command? There are: info, map, dump, plan, bitmap (see tidemark --help)'
+      : 'which command? There are: info, map, dump, plan, bitmap, recover (see tidemark --help)'
   }
   const [what = '', ...hints] = error.message.replace(/^error: /, '').split('\n')
   const hint = hints.join(' ').replace(/^\(Did you mean (.*)\?\)$/, "; did you mean '$1'?")
@@ -270,6 +314,14 @@ function common(command: Command): Command {
 
 function forceShare(): Option {
   return new Option('-U, --force-share', 'read an image that a running QEMU holds; what it shows may be torn')
+}
+
+function planShare(): Option {
+  return new Option('-U, --force-share', 'with --dry-run: plan although a running QEMU holds the image')
+}
+
+function unsafeNoLock(): Option {
+  return new Option('--unsafe-no-lock', 'go on where no lock can be had: nothing may start to use the image')
 }
 
 function noBacking(): Option {

@@ -4,7 +4,7 @@ import { planArgs, top } from './webshop.js'
 
 /** Arguments and what the message must say. */
 const mistakes: readonly (readonly [string, readonly string[], string])[] = [
-  ['no command', [], 'info, map, dump, plan, bitmap'],
+  ['no command', [], 'info, map, dump, plan, bitmap, recover'],
   ['no command of a group', ['plan'], 'plan backup'],
   ['an unknown command', ['inof', 'x'], "unknown command 'inof'; did you mean 'info'?"],
   ['an unknown command of a group', ['plan', 'bakup'], "unknown command 'bakup'; did you mean 'backup'?"],
@@ -135,15 +135,21 @@ describe('usage errors are told on stderr, with status 64', () => {
 })
 
 describe('help', () => {
-  it.each([[[]], [['info']], [['map']], [['dump']], [['bitmap']], [['plan']], [['plan', 'backup']]])(
-    '%j --help has examples and exit statuses, in 80 columns',
-    async command => {
-      const { status, stdout, stderr } = await tidemark([...command, '--help'])
-      expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
-      expect(stdout).toMatch(/^Usage: tidemark/)
-      expect(stdout).toContain('\nExamples:\n  tidemark ')
-      expect(stdout).toContain('\nExit statuses:')
-      for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(81)
-    },
-  )
+  it.each([
+    [[]],
+    [['info']],
+    [['map']],
+    [['dump']],
+    [['bitmap']],
+    [['recover']],
+    [['plan']],
+    [['plan', 'backup']],
+  ])('%j --help has examples and exit statuses, in 80 columns', async command => {
+    const { status, stdout, stderr } = await tidemark([...command, '--help'])
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
+    expect(stdout).toMatch(/^Usage: tidemark/)
+    expect(stdout).toContain('\nExamples:\n  tidemark ')
+    expect(stdout).toContain('\nExit statuses:')
+    for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(81)
+  })
 })

@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import {
+  autoclear,
   findingToError,
   type ImageInspection,
   type ImageStorage,
@@ -10,7 +11,7 @@ import {
 import { openFile, openHeldFile, openWritableFile, readLocks } from '@tidemark/qcow2/node'
 import { CommandError } from '../errors.js'
 import type { Output } from '../output.js'
-import type { BitmapEditOptions } from './options.js'
+import type { EditOpenOptions } from './options.js'
 
 /**
  * Opens the image to be edited, and holds it. For a dry run it is opened for reading, no lock is taken, and what
@@ -20,7 +21,7 @@ import type { BitmapEditOptions } from './options.js'
  */
 export async function openTarget(
   file: string,
-  options: BitmapEditOptions,
+  options: EditOpenOptions,
   output: Output,
 ): Promise<WritableStorage> {
   if (options.dryRun) {
@@ -72,7 +73,7 @@ function heedful(storage: WritableStorage): WritableStorage {
 export async function openSource(
   file: string,
   target: ImageStorage,
-  options: BitmapEditOptions,
+  options: EditOpenOptions,
   output: Output,
 ): Promise<ImageInspection | undefined> {
   let storage = await openFile(file, { blocking: true })
@@ -89,6 +90,13 @@ export async function openSource(
       ({ severity, structure }) => severity === 'error' && structure !== 'bitmap directory entry',
     )
     if (broken !== undefined) throw findingToError(file, broken)
+    if ((image.header.autoclearFeatures & autoclear.unfinishedEdit) !== 0n) {
+      throw new Qcow2Error(
+        'cannot-edit',
+        `${file}: an edit of several images, of which it is one, was cut off: tidemark recover JOURNAL ends that`,
+        { image: file, reason: 'unfinished-edit' },
+      )
+    }
     if (image.bitmapDirectory?.stale) {
       throw new Qcow2Error(
         'bitmaps-stale',
@@ -107,11 +115,7 @@ export async function openSource(
  * The same once more, held. Where no lock can be had it stays as it is: who writes to it by now is refused, and who
  * comes later is noticed before the switch.
  */
-async function held(
-  storage: ImageStorage,
-  options: BitmapEditOptions,
-  output: Output,
-): Promise<ImageStorage> {
+async function held(storage: ImageStorage, options: EditOpenOptions, output: Output): Promise<ImageStorage> {
   try {
     const same = await openHeldFile(storage.name, { blocking: true })
     await storage.close()
@@ -123,7 +127,7 @@ async function held(
   }
 }
 
-async function refuseWriter(file: string, { forceShare }: BitmapEditOptions, output: Output): Promise<void> {
+async function refuseWriter(file: string, { forceShare }: EditOpenOptions, output: Output): Promise<void> {
   const { writer, known } = await readLocks(file)
   if (!known) output.warn(`/proc/locks cannot be read: whether a VM holds ${file} is not known`)
   if (!writer) return
@@ -140,7 +144,8 @@ async function refuseWriter(file: string, { forceShare }: BitmapEditOptions, out
   output.warn(`${file} is in use by a writer: what is planned may be wrong by then, and it will be refused`)
 }
 
-function readOnly(storage: ImageStorage, resizable: boolean): WritableStorage {
+/** What writes to it fails: for a dry run. */
+export function readOnly(storage: ImageStorage, resizable: boolean): WritableStorage {
   const refuse = async () => {
     throw new Error('a dry run writes nothing')
   }

@@ -8,8 +8,14 @@ export type BitmapStep =
   | { readonly action: 'merge'; readonly source: string }
   | { readonly action: 'rename'; readonly to: string }
 
+/** How images that are edited are opened. */
+export interface EditOpenOptions extends Pick<ShareOptions, 'forceShare'> {
+  readonly dryRun?: boolean
+  readonly unsafeNoLock?: boolean
+}
+
 /** qemu-img's short options, and those that are ours. */
-export interface BitmapEditOptions extends Pick<ShareOptions, 'forceShare'> {
+export interface BitmapEditOptions extends EditOpenOptions {
   /** In the order of the command line. */
   readonly steps: readonly BitmapStep[]
   readonly granularity?: number
@@ -18,8 +24,6 @@ export interface BitmapEditOptions extends Pick<ShareOptions, 'forceShare'> {
   readonly f?: string
   readonly object?: string
   readonly imageOpts?: boolean
-  readonly dryRun?: boolean
-  readonly unsafeNoLock?: boolean
 }
 
 /** As qemu-img: 0 is the default one, hexadecimal numbers are numbers. */
@@ -30,7 +34,7 @@ export function parseAddGranularity(text: string): number {
 
 /** @throws {UsageError} for what qemu-img refuses too before it opens an image, and its options that are not ours */
 export function checkBitmapOptions(file: string, name: string, options: BitmapEditOptions): void {
-  const { steps, b, F, f, dryRun } = options
+  const { steps, b, F, f } = options
   const has = (action: BitmapStep['action']) => steps.some(step => step.action === action)
   for (const [option, value] of [
     ['--object', options.object],
@@ -59,8 +63,13 @@ export function checkBitmapOptions(file: string, name: string, options: BitmapEd
       throw new UsageError(`${option} ${format}: only qcow2 images have bitmaps`)
     }
   }
-  if (options.forceShare && !dryRun) {
+  checkOpenOptions(options)
+}
+
+/** @throws {UsageError} for what does not go together */
+export function checkOpenOptions({ forceShare, unsafeNoLock, dryRun }: EditOpenOptions): void {
+  if (forceShare && !dryRun) {
     throw new UsageError('-U is for --dry-run: an image that a writer holds cannot be changed')
   }
-  if (options.unsafeNoLock && dryRun) throw new UsageError('--dry-run takes no lock: leave --unsafe-no-lock')
+  if (unsafeNoLock && dryRun) throw new UsageError('--dry-run takes no lock: leave --unsafe-no-lock')
 }

@@ -1,14 +1,8 @@
-import {
-  type BitmapAction,
-  type EditPlan,
-  editBitmaps,
-  type ImageInspection,
-  parseHeader,
-  readBytes,
-  type WritableStorage,
-} from '@tidemark/qcow2'
+import { type BitmapAction, type EditPlan, editBitmaps, type ImageInspection } from '@tidemark/qcow2'
+import { journalExists } from '@tidemark/qcow2/node'
 import { openSource, openTarget } from '../bitmap/images.js'
 import { type BitmapEditOptions, type BitmapStep, checkBitmapOptions } from '../bitmap/options.js'
+import { hasJournal, journalBeside } from '../bitmap/several.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
 import type { Output } from '../output.js'
@@ -25,15 +19,18 @@ export async function bitmap(
 ): Promise<ExitStatus> {
   checkBitmapOptions(file, name, options)
   const dryRun = options.dryRun === true
+  if (hasJournal(file)) {
+    const unfinished = journalExists(journalBeside(file))
+    if (!dryRun) throw unfinished
+    output.warn(unfinished.message)
+  }
   const signal = interruption.hold()
   const target = await openTarget(file, options, output)
   let source: ImageInspection | undefined
   let plan: EditPlan
-  let clusterSize: number
   try {
     if (options.b !== undefined) source = await openSource(options.b, target, options, output)
     const actions = options.steps.map(step => actionOf(step, name, options, source))
-    clusterSize = await clusterSizeOf(target)
     signal.throwIfAborted()
     plan = await editBitmaps(target, actions, { dryRun, signal })
   } finally {
@@ -41,16 +38,11 @@ export async function bitmap(
     await target.close()
   }
   if (signal.aborted && !dryRun) output.warn('the signal came too late: all of it is done')
-  const edit = { filename: file, name, options, plan, clusterSize, resizable: target.resizable }
+  const edit = { filename: file, name, options, plan, resizable: target.resizable }
   if (output.format === 'json') await output.json(editToJson(edit))
-  else if (dryRun) await output.write(planToText(edit, output.colors))
+  else if (dryRun) await output.write(planToText({ ...edit, summary: editSummary(edit) }, output.colors))
   else output.note(editSummary(edit))
   return exitStatus.ok
-}
-
-async function clusterSizeOf(image: WritableStorage): Promise<number> {
-  const start = await readBytes(image, 0, Math.min(image.size, 112))
-  return 2 ** parseHeader(start, image.name).clusterBits
 }
 
 /** Each action is on the bitmap that has the name by then. */

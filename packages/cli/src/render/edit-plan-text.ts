@@ -1,16 +1,8 @@
-import type { EditCost, EditPlan } from '@tidemark/qcow2'
+import type { EditPlan } from '@tidemark/qcow2'
 import type { Colors } from '../output.js'
 import { printable } from '../printable.js'
 import { formatSize } from '../units.js'
-import {
-  type BitmapEdit,
-  editSummary,
-  flagsOf,
-  holesOf,
-  type Run,
-  type ShownWrite,
-  shownWrite,
-} from './edit.js'
+import { flagsOf, holesOf, type Run, type ShownWrite, shownWrite } from './edit.js'
 import { table } from './table.js'
 
 /** More pieces than these are counted: `--output json` has all. */
@@ -22,16 +14,28 @@ const MOST_BITMAPS = 40
 const MEANING: Readonly<Record<EditPlan['steps'][number]['name'], string>> = {
   clusters: 'new clusters, which nothing refers to yet',
   'refcount table': 'new refcount blocks are linked in',
+  mark: 'the image is marked: whoever else writes to it from now on takes the mark away',
   header: 'the header: from here on the new bitmaps count',
+  unmark: 'when all images have come so far, the mark goes',
   release: 'old clusters become free',
 }
 
+/** An edit of an image that was planned. */
+export interface PlannedEdit {
+  readonly filename: string
+  readonly plan: EditPlan
+  readonly resizable: boolean
+  /** In one line. */
+  readonly summary: string
+}
+
 /** What an edit would write, step by step, with the barriers between. */
-export function planToText(edit: BitmapEdit, colors: Colors): string {
-  const { filename, plan, clusterSize, resizable } = edit
+export function planToText(edit: PlannedEdit, colors: Colors): string {
+  const { filename, plan, resizable, summary } = edit
+  const { clusterSize } = plan
   const parts = [
     `${colors.bold(printable(filename))}\n`,
-    `  dry run: nothing was written. As planned, ${printable(editSummary(edit))}\n`,
+    `  dry run: nothing was written. As planned, ${printable(summary)}\n`,
   ]
   let number = 0
   let before: string | undefined
@@ -46,7 +50,7 @@ export function planToText(edit: BitmapEdit, colors: Colors): string {
       `   ${colors.cyan('── flush: all of it is on the disk before what follows ──')}\n`,
     )
   }
-  const holes = holesOf(plan, clusterSize)
+  const holes = holesOf(plan)
   if (resizable && holes.length > 0) {
     const bytes = holes.reduce((sum, { count }) => sum + count, 0)
     parts.push(
@@ -54,7 +58,7 @@ export function planToText(edit: BitmapEdit, colors: Colors): string {
       table([['holes', formatSize(bytes), places(holes)]], { indent: 3, right: [1] }),
     )
   }
-  parts.push('\n', table(costRows(plan.cost, clusterSize), { indent: 2 }), '\n', bitmapsAfter(plan, colors))
+  parts.push('\n', table(costRows(plan), { indent: 2 }), '\n', bitmapsAfter(plan, colors))
   return parts.join('')
 }
 
@@ -91,7 +95,7 @@ function more(runs: readonly Run[]): string {
   return runs.length > MOST_RUNS ? ` and ${runs.length - MOST_RUNS} more (--output json has all)` : ''
 }
 
-function costRows(cost: EditCost, clusterSize: number): string[][] {
+function costRows({ cost, clusterSize }: EditPlan): string[][] {
   const { allocated, freed, data, tables, directory, refcountStructures, growth } = cost
   const parts = [
     [data, 'bits'],

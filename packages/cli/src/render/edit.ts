@@ -8,7 +8,6 @@ export interface BitmapEdit {
   readonly name: string
   readonly options: BitmapEditOptions
   readonly plan: EditPlan
-  readonly clusterSize: number
   /** A file: it grows, and the space of old clusters is given back to its file system. */
   readonly resizable: boolean
 }
@@ -40,16 +39,15 @@ export function flagsOf({ flags }: Future): string[] {
 
 /** One line for who sits in front of it. */
 export function editSummary({ name, options, plan }: BitmapEdit): string {
-  const { allocated, freed } = plan.cost
   const done = options.steps.map(step => doneText(step, name, options, plan)).join(', ')
-  const cost =
-    plan.steps.length === 0
-      ? 'nothing had to be written'
-      : [
-          `${allocated} ${allocated === 1 ? 'cluster' : 'clusters'} written`,
-          ...(freed === 0 ? [] : [`${freed} given back`]),
-        ].join(', ')
-  return `bitmap '${name}': ${done}; ${cost}`
+  return `bitmap '${name}': ${done}; ${costText(plan)}`
+}
+
+/** `4 clusters written, 2 given back`. */
+export function costText({ steps, cost: { allocated, freed } }: EditPlan): string {
+  if (steps.length === 0) return 'nothing had to be written'
+  const written = `${allocated} ${allocated === 1 ? 'cluster' : 'clusters'} written`
+  return freed === 0 ? written : `${written}, ${freed} given back`
 }
 
 function doneText(step: BitmapStep, name: string, options: BitmapEditOptions, plan: EditPlan): string {
@@ -73,13 +71,20 @@ function doneText(step: BitmapStep, name: string, options: BitmapEditOptions, pl
 }
 
 export function editToJson(edit: BitmapEdit): Json {
-  const { filename, name, options, plan, clusterSize, resizable } = edit
-  const { cost, bitmaps } = plan
+  const { filename, name, options, plan, resizable } = edit
   return {
     filename,
     bitmap: name,
     'dry-run': options.dryRun === true,
     actions: options.steps.map(step => actionToJson(step, options)),
+    ...planToJson(plan),
+    ...(options.dryRun ? { steps: stepsToJson(plan, resizable) } : {}),
+  }
+}
+
+/** What it takes, and which bitmaps there are then. */
+export function planToJson({ clusterSize, cost, bitmaps }: EditPlan): Json {
+  return {
     'cluster-size': clusterSize,
     cost: {
       allocated: cost.allocated,
@@ -95,7 +100,6 @@ export function editToJson(edit: BitmapEdit): Json {
       name: each.name,
       granularity: 2 ** each.granularityBits,
     })),
-    ...(options.dryRun ? { steps: stepsToJson(plan, clusterSize, resizable) } : {}),
   }
 }
 
@@ -111,13 +115,14 @@ function actionToJson(step: BitmapStep, { granularity, b }: BitmapEditOptions): 
 }
 
 /** `barrier`: what the step wrote is on the disk before the next one begins. */
-function stepsToJson(plan: EditPlan, clusterSize: number, resizable: boolean): Json[] {
+export function stepsToJson(plan: EditPlan, resizable: boolean): Json[] {
+  const { clusterSize } = plan
   const steps: Json[] = plan.steps.map(({ name, writes }) => ({
     step: name,
     writes: writes.map(write => writeToJson(shownWrite(write, clusterSize))),
     barrier: 'flush',
   }))
-  const holes = holesOf(plan, clusterSize)
+  const holes = holesOf(plan)
   if (resizable && holes.length > 0) steps.push({ step: 'discard', extents: holes.map(toExtent) })
   return steps
 }
@@ -170,7 +175,7 @@ export function shownWrite(write: EditWrite, clusterSize: number): ShownWrite {
 }
 
 /** Stretches of bytes that the image gives back in the end. */
-export function holesOf({ released }: EditPlan, clusterSize: number): Run[] {
+export function holesOf({ released, clusterSize }: EditPlan): Run[] {
   return runsOf(released, 1).map(({ first, count }) => ({
     first: first * clusterSize,
     count: count * clusterSize,

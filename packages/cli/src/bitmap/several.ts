@@ -1,0 +1,115 @@
+import { existsSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import type { BitmapAction, ImageEdit, ImageInspection, WritableStorage } from '@tidemark/qcow2'
+import { CommandError } from '../errors.js'
+import type { Output } from '../output.js'
+import { openSource, openTarget } from './images.js'
+import type { EditOpenOptions } from './options.js'
+import type { PlanFile, PlanImage } from './plan-file.js'
+
+/** The images of a plan, open and held, and what is to be done to each. */
+export interface OpenEdits {
+  readonly edits: readonly ImageEdit[]
+  close(): Promise<void>
+}
+
+/**
+ * Opens all of them, in an order that is the same for everybody, so that of two such calls one gets them all.
+ *
+ * @throws {CommandError} `image-repeated`; whatever opening an image throws. None is open then
+ */
+export async function openEdits(
+  plan: PlanFile,
+  options: EditOpenOptions,
+  output: Output,
+): Promise<OpenEdits> {
+  const identities = new Map<string, string>()
+  for (const { filename } of plan.images) {
+    const identity = identityOf(filename)
+    const before = identity === undefined ? undefined : identities.get(identity)
+    if (before !== undefined)
+      throw repeated(
+        `${before} and ${filename} are one and the same image: give all its actions at once`,
+        filename,
+      )
+    if (identity !== undefined) identities.set(identity, filename)
+  }
+  const targets = new Map<PlanImage, WritableStorage>()
+  const sources = new Map<string, ImageInspection>()
+  const close = async (): Promise<void> => {
+    for (const { storage } of sources.values()) await storage.close()
+    for (const storage of targets.values()) await storage.close()
+  }
+  try {
+    const inOrder = [...plan.images].sort((a, b) => (resolve(a.filename) < resolve(b.filename) ? -1 : 1))
+    for (const image of inOrder) targets.set(image, await openTarget(image.filename, options, output))
+    const edits: ImageEdit[] = []
+    for (const image of plan.images) {
+      const storage = targets.get(image)!
+      const filename = resolve(image.filename)
+      edits.push({ storage, filename, actions: await actionsOf(image, storage) })
+    }
+    return { edits, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+
+  async function actionsOf(
+    { filename, actions }: PlanImage,
+    target: WritableStorage,
+  ): Promise<BitmapAction[]> {
+    const done: BitmapAction[] = []
+    for (const action of actions) {
+      if (action.action !== 'merge') {
+        done.push(action)
+        continue
+      }
+      const { from, ...merge } = action
+      const image = from === undefined ? undefined : await sourceOf(from, filename, target)
+      done.push({ ...merge, ...(image === undefined ? {} : { image }) })
+    }
+    return done
+  }
+
+  /** Undefined: the target itself. Each is opened once, whoever merges from it. */
+  async function sourceOf(
+    from: string,
+    filename: string,
+    target: WritableStorage,
+  ): Promise<ImageInspection | undefined> {
+    const identity = identityOf(from)
+    const edited = identity === undefined ? undefined : identities.get(identity)
+    if (edited !== undefined && edited !== filename) {
+      throw repeated(
+        `${filename} merges a bitmap of ${from}, which is edited too: do one after the other`,
+        filename,
+      )
+    }
+    const before = identity === undefined ? undefined : sources.get(identity)
+    if (before !== undefined) return before
+    const image = await openSource(from, target, options, output)
+    if (image !== undefined) sources.set(image.storage.identity, image)
+    return image
+  }
+}
+
+/** Where the journal is unless the call says it: beside the image, hidden. */
+export function journalBeside(filename: string): string {
+  return join(dirname(resolve(filename)), `.${basename(filename)}.tidemark-journal`)
+}
+
+export function hasJournal(filename: string): boolean {
+  return existsSync(journalBeside(filename))
+}
+
+/** As a storage's identity; undefined where there is nothing, which opening it tells. */
+function identityOf(filename: string): string | undefined {
+  const found = statSync(filename, { throwIfNoEntry: false })
+  if (found === undefined) return undefined
+  return found.isBlockDevice() ? `device ${found.rdev}` : `${found.dev}:${found.ino}`
+}
+
+function repeated(why: string, image: string): CommandError {
+  return new CommandError('image-repeated', why, { image })
+}
