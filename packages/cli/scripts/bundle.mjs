@@ -9,9 +9,11 @@ import { build } from 'esbuild'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { version } = JSON.parse(await readFile(`${root}/package.json`, 'utf8'))
 
-/** The modules that program.ts imports when a command runs. */
-const program = await readFile(join(root, 'src/program.ts'), 'utf8')
-const commands = [...program.matchAll(/import\('\.\/commands\/([\w-]+)\.js'\)/g)].map(([, name]) => name)
+/** The modules that program.ts, and those of its parts that are files of their own, import when a command runs. */
+const parts = (await readdir(join(root, 'src'))).filter(name => /^program[\w-]*\.ts$/.test(name))
+const program = (await Promise.all(parts.map(name => readFile(join(root, 'src', name), 'utf8')))).join('\n')
+const imports = program.matchAll(/import\('\.\/commands\/([\w-]+)\.js'\)/g)
+const commands = [...new Set(Array.from(imports, ([, name]) => name))]
 
 /** Loaded from files of their own: a command when it runs, the progress bar when one is shown. */
 const apart = {

@@ -104,7 +104,11 @@ export function planCopyCommand(
     throw new UsageError('copy what to where? Give --disk TARGET and --target FILE')
   }
   const request = { disk, target: resolve(target), shallow, dialect: toldDialect(options) }
-  return run(facts => planCopy(facts, request), options, interruption, output)
+  const plan: Planning = facts => {
+    mustBeNew(facts, disk, request.target)
+    return planCopy(facts, request)
+  }
+  return run(plan, options, interruption, output)
 }
 
 /** `tidemark plan snapshot`. */
@@ -125,9 +129,20 @@ export function planSnapshotCommand(
     const overlays = entries.map(
       ([target, file]) => [target, file ?? besideTop(facts, target, suffix)] as const,
     )
+    for (const [target, file] of overlays) mustBeNew(facts, target, file)
     return planSnapshot(facts, { overlays: new Map(overlays), dialect: toldDialect(options) })
   }
   return run(plan, options, interruption, output)
+}
+
+/** Layers may be named from the current folder. @throws {CommandError} `overlay-unfit` */
+function mustBeNew({ chains }: BackupFacts, disk: string, file: string): void {
+  const layer = (chains.get(disk) ?? []).findIndex(({ filename }) => resolve(filename) === file)
+  if (layer < 0) return
+  throw new CommandError('overlay-unfit', `${file} is layer ${layer} of ${disk} already`, {
+    disk,
+    filename: file,
+  })
 }
 
 /** `vda=/images/overlay.qcow2`, or the target alone. */
