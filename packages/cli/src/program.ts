@@ -250,7 +250,8 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     )
 
   for (const command of [program, ...program.commands, ...plan.commands]) {
-    command.exitOverride().configureOutput({ writeErr: () => {} })
+    const writeOut = (text: string) => output.stdout.write(text)
+    command.exitOverride().configureOutput({ writeOut, writeErr: () => {} })
   }
   return {
     async run(args) {
