@@ -166,6 +166,13 @@ describe('large documents', () => {
     return (process.cpuUsage().user - before) / 1e6
   }
   const long = 8 * 1024 * 1024
+  /** 400 levels with 400 prefixes each, and 90,000 elements in the innermost that declare one and use the outermost one. */
+  const declarations = () => {
+    const level = (at: number) =>
+      `<a ${Array.from({ length: 400 }, (_, index) => `xmlns:p${at}x${index}='u'`).join(' ')}>`
+    const levels = Array.from({ length: 400 }, (_, at) => level(at)).join('')
+    return `${levels}${"<p0x0:b xmlns:q='u'/>".repeat(90_000)}${'</a>'.repeat(400)}`
+  }
 
   it.each([
     ['an attribute', `<a b='${'x'.repeat(long)}'/>`],
@@ -176,6 +183,7 @@ describe('large documents', () => {
     ['a name', `<${'a'.repeat(long)}/>`],
     ['a comment', `<a><!--${' -'.repeat(long / 4)} --></a>`],
     ['a CDATA section', `<a><![CDATA[${']'.repeat(long)}]]></a>`],
+    ['declarations of prefixes at every level', declarations()],
     ['tags outside the BMP', `<a>😀${'<b c="1"/>'.repeat(150_000)}</a>`],
   ])('%s of some MiB is read in its time', (_what, xml) => {
     expect(seconds(() => parseXml(xml))).toBeLessThan(20)

@@ -56,7 +56,10 @@ export function planToBackupXml(planned: BackupPlan, options: BackupXmlOptions):
       ...{ format: 'qcow2', store: { path } },
     }
   })
-  for (const { target, why } of plan.skipped) if (why === 'not-asked') disks.push(leftOut(target))
+  for (const { target, why } of plan.skipped) {
+    // What is not listed is left out as well: a name that cannot be listed need not be.
+    if (why === 'not-asked' && isDiskTarget(target)) disks.push(leftOut(target))
+  }
   const { mode } = options
   const xml = printBackup({
     mode,

@@ -34,10 +34,7 @@ export function parseXml(text: string): XmlElement {
   const source = (text.startsWith('\ufeff') ? text.slice(1) : text).replace(/\r\n?/g, '\n')
   guardXml(source)
   try {
-    return convert(parse(source, { includeOffsets: true }).root!, source, {
-      namespace: '',
-      prefixes: PREFIXES,
-    })
+    return convert(parse(source, { includeOffsets: true }).root!, source, '', new Map())
   } catch (error) {
     if (!(error instanceof ParseFault)) throw error
     // Its message quotes the source, where passwords may be: only the kind of fault and the place go on.
@@ -51,41 +48,34 @@ function notWellFormed(kind: string, place: { line?: number; column?: number } =
   })
 }
 
-/** The namespaces that hold for an element: the default one, and the prefixes that are declared. */
-interface Scope {
-  readonly namespace: string
-  readonly prefixes: ReadonlySet<string>
-}
-
-const PREFIXES: ReadonlySet<string> = new Set(['xml', 'xmlns'])
+/** Prefixes that are declared where the walk is, and how often, one in another. */
+type Prefixes = Map<string, number>
 
 /** Depth is bounded before (MAX_XML_DEPTH). */
-function convert(node: Node, source: string, outer: Scope): XmlElement {
+function convert(node: Node, source: string, outerNamespace: string, prefixes: Prefixes): XmlElement {
   const { name, attributes, start, end } = node
-  const scope = innerScope(attributes, outer)
-  requireDeclared(name, scope)
-  for (const key in attributes) requireDeclared(key, scope)
+  const odd = Object.keys(attributes).filter(key => key === 'xmlns' || key.includes(':'))
+  const namespace = odd.includes('xmlns') ? attributes.xmlns! : outerNamespace
+  const declared = odd.filter(key => key.startsWith('xmlns:')).map(key => key.slice('xmlns:'.length))
+  for (const prefix of declared) prefixes.set(prefix, (prefixes.get(prefix) ?? 0) + 1)
+  requireDeclared(name, prefixes)
+  for (const key of odd) requireDeclared(key, prefixes)
+
   const children: (XmlElement | string)[] = []
   for (const child of node.children) {
     if (child instanceof XmlText) children.push(child.text)
-    else if ('attributes' in child) children.push(convert(child as Node, source, scope))
+    else if ('attributes' in child) children.push(convert(child as Node, source, namespace, prefixes))
   }
-  const plain = scope.namespace === '' || name.includes(':') ? name : `{${scope.namespace}}${name}`
+  for (const prefix of declared) prefixes.set(prefix, prefixes.get(prefix)! - 1)
+  const plain = namespace === '' || name.includes(':') ? name : `{${namespace}}${name}`
   return { name: plain, attributes, children, start, end, source }
 }
 
-function innerScope(attributes: Readonly<Record<string, string>>, outer: Scope): Scope {
-  let { namespace, prefixes } = outer
-  for (const key in attributes) {
-    if (key === 'xmlns') namespace = attributes[key]!
-    else if (key.startsWith('xmlns:')) prefixes = new Set(prefixes).add(key.slice('xmlns:'.length))
-  }
-  return namespace === outer.namespace && prefixes === outer.prefixes ? outer : { namespace, prefixes }
-}
-
-function requireDeclared(name: string, { prefixes }: Scope): void {
+function requireDeclared(name: string, prefixes: Prefixes): void {
   const colon = name.indexOf(':')
-  if (colon < 0 || prefixes.has(name.slice(0, colon))) return
+  if (colon < 0) return
+  const prefix = name.slice(0, colon)
+  if (prefix === 'xml' || prefix === 'xmlns' || (prefixes.get(prefix) ?? 0) > 0) return
   throw notWellFormed('a namespace prefix is not declared')
 }
 

@@ -36,6 +36,11 @@ export function textOf(element: XmlElement): string {
   return element.children.map(child => (typeof child === 'string' ? child : textOf(child))).join('')
 }
 
+/** Whether a text is nothing but what XML takes for space. */
+export function isXmlSpace(text: string): boolean {
+  return text.search(/[^ \t\n\r]/) < 0
+}
+
 /** An error at an element. `found` must be a name or an enumerated value, never free text. */
 export function elementError(
   element: XmlElement,

@@ -1,4 +1,5 @@
 import type { XmlElement } from './document.js'
+import { isXmlSpace } from './elements.js'
 import { skipMarkup } from './guard.js'
 import { indentation } from './print.js'
 
@@ -27,7 +28,7 @@ export class EmbeddedXml {
     // The indentation of its last line tells how far the others are from where they would stand alone.
     const lineStart = element.source.lastIndexOf('\n', element.start) + 1
     const before = element.source.slice(lineStart, element.start)
-    const indented = /^[ \t]*$/.test(before) ? before : ''
+    const indented = isXmlSpace(before) ? before : ''
     return new EmbeddedXml(indented + source.slice(0, nameEnd) + added + source.slice(nameEnd))
   }
 
@@ -63,7 +64,7 @@ function shiftLines(body: string, had: string, wanted: string): string {
     const markup = skipMarkup(body, at)
     const space = body.slice(end, at)
     // Between a start tag and its own end tag, spaces are the element's text.
-    const isText = !/^\s*\n[ \t]*$/.test(space) || (opened && markup.closes === true)
+    const isText = !isXmlSpace(space) || !space.includes('\n') || (opened && markup.closes === true)
     result += (isText ? space : shifted(space, had, wanted)) + body.slice(at, markup.end)
     opened = markup.opens === true
     end = markup.end

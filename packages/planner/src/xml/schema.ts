@@ -1,6 +1,6 @@
 /** What a schema says of an element: its attributes, its children, and how often each may be there. */
 import type { XmlElement } from './document.js'
-import { attribute, elementError, printable } from './elements.js'
+import { attribute, elementError, isXmlSpace, printable } from './elements.js'
 import { isSchemaPath } from './names.js'
 
 export interface SchemaFault {
@@ -28,7 +28,7 @@ export function contentFault(
   const seen = new Set<string>()
   for (const child of element.children) {
     if (typeof child === 'string') {
-      if (/^[ \t\n\r]*$/.test(child)) continue
+      if (isXmlSpace(child)) continue
       return { problem: `<${element.name}> holds text`, element }
     }
     const name = printable(child.name)
