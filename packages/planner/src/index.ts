@@ -37,6 +37,7 @@ export type {
   Severity,
 } from './plan/reasons.js'
 export type * from './plan/types.js'
+export * from './reconcile/index.js'
 export { type BitmapVerdict, judgeBitmap, type LayerBitmaps, type Violation } from './validity.js'
 export { parseBackup } from './xml/backup.js'
 export { type ParseCheckpointOptions, parseCheckpoint, parseCheckpointDraft } from './xml/checkpoint.js'

@@ -1,3 +1,4 @@
+export { bitmapCosts } from './bitmap-costs.js'
 export { LoadError, type LoadErrorCode } from './errors.js'
 export { namesThen } from './file-ids.js'
 export { type DomainImages, type OpenImagesOptions, openDomainImages } from './images.js'
@@ -10,3 +11,4 @@ export {
 } from './load-domain.js'
 export { type MapRule, mapSource, parseMapRule } from './map-source.js'
 export { measureBodies } from './measure.js'
+export { measureOrders } from './measure-order.js'

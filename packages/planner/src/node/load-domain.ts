@@ -76,9 +76,11 @@ export async function loadDomain(location: DomainLocation): Promise<LoadedDomain
   for (const name of files) {
     const file = join(checkpointDir, name)
     try {
-      const checkpoint = parseCheckpoint(await readText(file))
-      const then = checkpoint.domain && (await locateVolumes(checkpoint.domain, find))
-      checkpoints.push({ ...checkpoint, domain: then })
+      const read = parseCheckpoint(await readText(file))
+      const then = read.domain && (await locateVolumes(read.domain, find))
+      const checkpoint = { ...read, domain: then }
+      checkpoints.push(checkpoint)
+      from.set(checkpoint, file)
     } catch (error) {
       if (!(error instanceof PlannerError)) throw error
       if (name.endsWith('.xml')) problems.push({ file, error })

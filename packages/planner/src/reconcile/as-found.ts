@@ -1,0 +1,57 @@
+import type { CheckpointTree } from '../checkpoints/tree.js'
+import type { BackupFacts, CheckpointDisk, CheckpointFacts } from '../facts.js'
+import type { ReasonCode } from '../plan/reasons.js'
+import { planEveryCheckpoint } from './every-checkpoint.js'
+import { matchRecord, recordOf } from './show.js'
+
+/** What makes a disk's bitmap of a checkpoint of no use for good: no reading of other images would change it. */
+export const BROKEN: ReadonlySet<ReasonCode> = new Set([
+  'bitmap-missing',
+  'bitmap-gap',
+  'bitmap-inconsistent',
+  'bitmap-disabled',
+  'bitmaps-stale',
+  'bitmap-corrupt',
+  'not-qcow2',
+  'disk-source-changed',
+])
+
+/**
+ * The checkpoints with metadata, in the order of the tree; where asked for, without the disks whose bitmap is broken
+ * now. Those that are not disks of the domain any more stay as they are.
+ */
+export function asFound(
+  facts: BackupFacts,
+  tree: CheckpointTree,
+  leaveOut: boolean,
+): ReadonlyMap<string, CheckpointFacts> {
+  const rows = new Map(tree.names.map(name => [name, tree.get(name)!]))
+  if (!leaveOut) return rows
+  for (const plan of planEveryCheckpoint(facts)) {
+    const broken = plan.disks.filter(({ reasons }) =>
+      reasons.some(({ code, severity }) => severity === 'blocks' && BROKEN.has(code)),
+    )
+    if (broken.length === 0) continue
+    const checkpoint = rows.get(plan.incremental)!
+    const record = recordOf(checkpoint)
+    const out = new Set<string>()
+    for (const { target } of broken) {
+      const recorded = matchRecord(facts, checkpoint, record, target) ?? record.find(r => r.target === target)
+      if (recorded !== undefined && recorded.checkpoint !== 'no') out.add(recorded.target)
+    }
+    if (out.size > 0) rows.set(checkpoint.name, without(checkpoint, out))
+  }
+  return rows
+}
+
+function without(checkpoint: CheckpointFacts, out: ReadonlySet<string>): CheckpointFacts {
+  const record = recordOf(checkpoint)
+  const listed: readonly CheckpointDisk[] =
+    checkpoint.disks ?? record.map(({ target, bitmap }) => ({ name: target, checkpoint: 'bitmap', bitmap }))
+  // The record has an entry for each that is listed, in the same order.
+  const disks = listed.map((disk, i): CheckpointDisk => {
+    if (!out.has(record[i]!.target)) return disk
+    return { name: disk.name, checkpoint: 'no', bitmap: undefined }
+  })
+  return { ...checkpoint, disks }
+}
