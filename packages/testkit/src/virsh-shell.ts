@@ -58,7 +58,9 @@ export class VirshShell {
    * @throws RunError when virsh ends meanwhile or has not answered in time; it is then killed
    */
   async run(args: readonly string[], timeout: number): Promise<RunResult> {
-    const line = args.map(quoted).join(' ')
+    const bare = args.map(quoted).join(' ')
+    // The editor draws a line anew that ends just at the edge of its 80 columns.
+    const line = (PROMPT.length + bare.length) % 80 === 0 ? `${bare} ` : bare
     const mark = `tidemark-${++this.#serial}`
     this.#stdout = ''
     this.#stderr = ''
