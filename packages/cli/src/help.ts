@@ -9,10 +9,12 @@ Examples:
   tidemark bitmap --add disk.qcow2 tuesday
   tidemark bitmap --multi checkpoint.json
   tidemark plan backup --domain web --incremental monday
+  tidemark checkpoint reconcile --domain web
 
 Exit statuses:
   0    done; nothing wrong found
   1    error: it could not be done; nothing was changed
+  2    found wrong (checkpoint reconcile)
   4    cannot tell: the domain runs, its bitmaps are in QEMU's memory (plan)
   10   some disks need a full backup (plan)
   11   every disk needs a full backup (plan)
@@ -157,6 +159,8 @@ Exit statuses:
 export const planHelp = `
 Examples:
   tidemark plan backup --domain web --incremental monday
+  tidemark plan delete --domain web monday
+  tidemark plan commit --domain web --disk vda --top 0 --base 1
 
 Exit statuses: those of each command; see tidemark plan backup --help`
 

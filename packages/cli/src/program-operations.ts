@@ -15,7 +15,7 @@ import {
   planSnapshotHelp,
 } from './help-operations.js'
 import type { Interruption } from './interruption.js'
-import type { ProgramParts } from './program-checkpoint.js'
+import type { ProgramParts } from './program-parts.js'
 
 /** `tidemark plan delete`, `commit`, `pull`, `copy`, `snapshot`. */
 export function operationCommands(

@@ -24,6 +24,8 @@ import {
 } from './help.js'
 import type { Interruption } from './interruption.js'
 import type { Output } from './output.js'
+import { checkpointCommands } from './program-checkpoint.js'
+import { operationCommands } from './program-operations.js'
 import { parseGranularity, parseSize } from './units.js'
 
 declare const TIDEMARK_VERSION: string
@@ -227,6 +229,12 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
       "a disk's size at the checkpoint, where you know it; repeatable",
       collect,
     )
+    .option(
+      '--what-if <change>',
+      'what it would be after delete=CHECKPOINT, detach=DISK, resize=DISK=SIZE, commit=DISK:TOP:BASE, ' +
+        'pull=DISK[:BASE], copy=DISK:FILE or snapshot[=DISK]; repeatable; without --incremental since each checkpoint',
+      collect,
+    )
     .option('--no-bodies', 'judge from metadata alone: no sizes, no check of bitmaps against each other')
     .option('--require-incremental', 'an error (1) unless every disk is incremental')
     .option('--details', 'with several domains: the whole plan of each below the table')
@@ -249,7 +257,10 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
       ),
     )
 
-  for (const command of [program, ...program.commands, ...plan.commands]) {
+  operationCommands(plan, { common, ends, output }, interruption)
+  const checkpoint = checkpointCommands(program, { common, ends, output })
+
+  for (const command of [program, ...program.commands, ...plan.commands, ...checkpoint.commands]) {
     const writeOut = (text: string) => output.stdout.write(text)
     command.exitOverride().configureOutput({ writeOut, writeErr: () => {} })
   }
@@ -294,9 +305,12 @@ function withLocks(run: (locks: Promise<LockTable>) => Promise<number>): Promise
 function usageMessage(error: CommanderError, args: readonly string[]): string {
   // Commander shows the help of a command without a subcommand as an error.
   if (error.code === 'commander.help') {
+    if (args.includes('checkpoint')) {
+      return 'checkpoint what? There are: list, show, reconcile, redefine (see tidemark checkpoint --help)'
+    }
     return args.includes('plan')
-      ? 'plan what? There is: plan backup (see tidemark plan --help)'
-      : 'which command? There are: info, map, dump, plan, bitmap, recover (see tidemark --help)'
+      ? 'plan what? There are: plan backup, delete, commit, pull, copy, snapshot (see tidemark plan --help)'
+      : 'which command? There are: info, map, dump, plan, bitmap, recover, checkpoint (see tidemark --help)'
   }
   const [what = '', ...hints] = error.message.replace(/^error: /, '').split('\n')
   const hint = hints.join(' ').replace(/^\(Did you mean (.*)\?\)$/, "; did you mean '$1'?")

@@ -7,50 +7,87 @@ const MOST_LINES = 14
 const AROUND = 3
 
 /**
- * The checkpoints as a small tree: a chain is a straight column, only branches are indented.
+ * The checkpoints as a small tree: a chain is a straight column, only branches are indented. A long one is cut.
  *
  * @param asked the checkpoint to point out
  */
 export function checkpointTree(tree: CheckpointTree, asked: string, colors: Colors): string {
-  const lines: { name: string; text: string }[] = []
+  const lines = treeLines(tree).map(line => ({ name: line.name, text: lineText(tree, line, colors, asked) }))
+  return printed(shorten(lines, asked))
+}
+
+/**
+ * All of it, however long.
+ *
+ * @param mark more to say of a checkpoint
+ */
+export function wholeTree(
+  tree: CheckpointTree,
+  colors: Colors,
+  mark: (name: string) => string | undefined,
+): string {
+  return printed(
+    treeLines(tree).map(line => {
+      const more = line.again ? undefined : mark(line.name)
+      return `${lineText(tree, line, colors)}${more === undefined ? '' : `  ${more}`}`
+    }),
+  )
+}
+
+function printed(lines: readonly string[]): string {
+  return lines.map(line => `  ${line}\n`).join('')
+}
+
+function lineText(
+  tree: CheckpointTree,
+  { name, depth, again }: TreeLine,
+  colors: Colors,
+  asked?: string,
+): string {
+  const indent = '   '.repeat(Math.min(depth, DEEPEST))
+  if (again) return `${indent}${colors.red(`${printable(name)} again: the chain is circular`)}`
+  const checkpoint = tree.get(name)
+  const orphan = checkpoint?.parent !== undefined && tree.get(checkpoint.parent) === undefined
+  const marks = [
+    ...(checkpoint?.creationTime === undefined ? [] : [colors.dim(formatTime(checkpoint.creationTime))]),
+    ...(name === asked ? [colors.cyan('changes since here')] : []),
+    ...(name === tree.current ? [colors.dim('current')] : []),
+    ...(orphan ? [colors.yellow(`parent ${printable(checkpoint.parent!)} is missing`)] : []),
+  ]
+  return indent + [`${name === asked ? colors.cyan('●') : '○'} ${printable(name)}`, ...marks].join('  ')
+}
+
+/** Branches within branches are indented no further: each step would make all lines below it longer. */
+const DEEPEST = 12
+
+interface TreeLine {
+  readonly name: string
+  readonly depth: number
+  /** A circle closes here. */
+  readonly again: boolean
+}
+
+/** Depth first, without recursion: histories can be long. */
+function treeLines(tree: CheckpointTree): readonly TreeLine[] {
+  const lines: TreeLine[] = []
   const seen = new Set<string>()
-  const walk = (name: string, indent: string) => {
-    // Down a chain without recursion: histories can be long. A circle ends where it closes.
-    for (let next: string | undefined = name; next !== undefined; ) {
-      if (seen.has(next)) {
-        lines.push({
-          name: next,
-          text: `${indent}${colors.red(`${printable(next)} again: the chain is circular`)}`,
-        })
-        return
-      }
-      seen.add(next)
-      lines.push({ name: next, text: `${indent}${label(next)}` })
-      const children: readonly string[] = tree.children(next)
-      if (children.length > 1) {
-        for (const child of children) walk(child, `${indent}   `)
-        return
-      }
-      next = children[0]
+  const walk = (start: string) => {
+    const todo = [{ name: start, depth: 0 }]
+    for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
+      const { name, depth } = next
+      const again = seen.has(name)
+      lines.push({ name, depth, again })
+      if (again) continue
+      seen.add(name)
+      const children = tree.children(name)
+      const below = children.length > 1 ? depth + 1 : depth
+      for (let i = children.length - 1; i >= 0; i--) todo.push({ name: children[i]!, depth: below })
     }
   }
-  const label = (name: string) => {
-    const checkpoint = tree.get(name)
-    const orphan = checkpoint?.parent !== undefined && tree.get(checkpoint.parent) === undefined
-    const marks = [
-      ...(checkpoint?.creationTime === undefined ? [] : [colors.dim(formatTime(checkpoint.creationTime))]),
-      ...(name === asked ? [colors.cyan('changes since here')] : []),
-      ...(name === tree.current ? [colors.dim('current')] : []),
-      ...(orphan ? [colors.yellow(`parent ${printable(checkpoint.parent!)} is missing`)] : []),
-    ]
-    return [`${name === asked ? colors.cyan('●') : '○'} ${printable(name)}`, ...marks].join('  ')
-  }
-  for (const root of tree.roots) walk(root, '')
+  for (const root of tree.roots) walk(root)
   // What no root leads to is a circle.
-  for (const name of tree.names) if (!seen.has(name)) walk(name, '')
-  return shorten(lines, asked)
-    .map(line => `  ${line}\n`)
-    .join('')
+  for (const name of tree.names) if (!seen.has(name)) walk(name)
+  return lines
 }
 
 function shorten(lines: readonly { name: string; text: string }[], asked: string): string[] {
