@@ -168,6 +168,9 @@ describe('an edit of several images that is refused', () => {
   it('an image of an edit that has not ended, alone too', async () => {
     const marked = image({ autoclearFeatures: 1n << 61n })
     const files = new RecordedFiles(new Map([['/m', marked]]))
+    expect((await inspectImage(files.storage('/m'))).findings).toMatchObject([
+      { code: 'unfinished-edit', severity: 'warning' },
+    ])
     const error = { code: 'cannot-edit', details: { reason: 'unfinished-edit' } }
     await expect(editBitmaps(files.storage('/m'), [add])).rejects.toMatchObject(error)
     const edits = [{ storage: files.storage('/m'), filename: '/m', actions: [add] }]

@@ -89,6 +89,19 @@ export async function inspectImage(
     )
   }
 
+  if ((header.autoclearFeatures & autoclear.unfinishedEdit) !== 0n) {
+    findings.push({
+      code: 'unfinished-edit',
+      severity: 'warning',
+      structure: 'header',
+      field: 'autoclear_features',
+      offset: 88,
+      message:
+        'an edit of several images, of which this is one, is going on or was cut off: its bitmaps are the old ones or ' +
+        'the new ones, those of the others perhaps not the same (tidemark recover JOURNAL)',
+    })
+  }
+
   const bitmapsExtension = find(extensionMagic.bitmaps)
   let bitmapDirectory: BitmapDirectory | undefined
   if (bitmapsExtension !== undefined) {
