@@ -24,6 +24,7 @@ import {
 } from './help.js'
 import type { Interruption } from './interruption.js'
 import type { Output } from './output.js'
+import { checkpointCommands } from './program-checkpoint.js'
 import { operationCommands } from './program-operations.js'
 import { parseGranularity, parseSize } from './units.js'
 
@@ -257,8 +258,9 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     )
 
   operationCommands(plan, { common, ends, output }, interruption)
+  const checkpoint = checkpointCommands(program, { common, ends, output })
 
-  for (const command of [program, ...program.commands, ...plan.commands]) {
+  for (const command of [program, ...program.commands, ...plan.commands, ...checkpoint.commands]) {
     const writeOut = (text: string) => output.stdout.write(text)
     command.exitOverride().configureOutput({ writeOut, writeErr: () => {} })
   }
