@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { nextEntry, sameBytes } from '../src/format/bytes.js'
+import { isZero, nextEntry, sameBytes } from '../src/format/bytes.js'
 
 describe('nextEntry', () => {
   it.each([1, 2])('finds entries of %i × 8 bytes that are not 0, whichever half says so', width => {
@@ -13,6 +13,23 @@ describe('nextEntry', () => {
         const next = (from: number) => nextEntry(words, from, entries.length, width * 2)
         for (let i = next(0); i < entries.length; i = next(i + 1)) found.push(i)
         expect(found).toEqual(entries.flatMap(([high, low], i) => (high === 0 && low === 0 ? [] : [i])))
+      }),
+    )
+  })
+})
+
+describe('isZero', () => {
+  it('is so until any byte is not', () => {
+    fc.assert(
+      fc.property(fc.nat(40), fc.nat(39), fc.nat(3), (length, i, start) => {
+        const bytes = new Uint8Array(64)
+          .fill(0xff)
+          .subarray(start * 4, start * 4 + length)
+          .fill(0)
+        expect(isZero(bytes)).toBe(true)
+        if (i >= length) return
+        bytes[i] = 1
+        expect(isZero(bytes)).toBe(false)
       }),
     )
   })

@@ -3,7 +3,7 @@ import { createTableDecoder, type TableDecoder, tableRunKinds } from '@tidemark/
 import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { TableDecoders, TableReads } from '../bitmaps/table-reads.js'
 import { CorruptImageError, hex, UnsupportedFeatureError } from '../errors.js'
-import { entryOffset, fieldsOf, nextEntry } from '../format/bytes.js'
+import { entryOffset, fieldsOf, isZero, nextEntry } from '../format/bytes.js'
 import { extensionMagic } from '../format/extensions.js'
 import { readRefcountTable } from '../format/refcounts.js'
 import { readSnapshotTable } from '../format/snapshots.js'
@@ -244,7 +244,7 @@ class Walk {
       const count = Math.min(decoder.windowEntries, tableSize - first)
       const bytes = await reads.read(tableOffset + first * 8, count * 8)
       // Of many bitmaps most are clear.
-      if (nextEntry(new Int32Array(bytes.buffer, bytes.byteOffset, count * 2), 0, count) === count) continue
+      if (isZero(bytes)) continue
       decoder.window.bytes.set(bytes)
       for (const runs of decoder.runs(first, count)) {
         for (let run = 0; run < runs.count; run++) {

@@ -1,3 +1,4 @@
+import { isZero } from '../format/bytes.js'
 import { readBytes } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
 
@@ -35,7 +36,7 @@ export class Undo {
       this.#steps.at(-1)!.push({ offset, bytes: found, length: there })
       return
     }
-    const bytes = found.every(byte => byte === 0) ? undefined : found
+    const bytes = isZero(found) ? undefined : found
     if (bytes !== undefined && this.#bytes + there > MAX_UNDO_BYTES) return
     this.#bytes += bytes?.byteLength ?? 0
     this.#free.push({ offset, bytes, length: there })

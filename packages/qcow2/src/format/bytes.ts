@@ -57,6 +57,13 @@ export function nextEntry(words: Int32Array, from: number, entries: number, widt
   return i
 }
 
+/** Eight at a time; see {@link sameBytes}. @param bytes at a multiple of 4 within their buffer */
+export function isZero({ buffer, byteOffset, byteLength }: Uint8Array): boolean {
+  const entries = Math.floor(byteLength / 8)
+  if (nextEntry(new Int32Array(buffer, byteOffset, entries * 2), 0, entries) < entries) return false
+  return new Uint8Array(buffer, byteOffset + entries * 8, byteLength % 8).every(byte => byte === 0)
+}
+
 /** Word by word: a callback for each byte takes ten times as long, and more until V8 has compiled it. */
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.byteLength !== b.byteLength) return false
