@@ -6,6 +6,16 @@ import { planArgs, top } from './webshop.js'
 const mistakes: readonly (readonly [string, readonly string[], string])[] = [
   ['no command', [], 'info, map, dump, plan, bitmap, recover'],
   ['no command of a group', ['plan'], 'plan backup'],
+  ['no command of checkpoint', ['checkpoint'], 'list, show, reconcile, redefine'],
+  ['an unknown command of checkpoint', ['checkpoint', 'reconcil'], "did you mean 'reconcile'?"],
+  ['show what', ['checkpoint', 'show', '--domain', 'x'], 'checkpoint'],
+  ['checkpoints of which domain', ['checkpoint', 'list'], 'which domain?'],
+  ['--force that overwrites nothing', ['checkpoint', 'redefine', '--domain', 'x', '--force'], '-o'],
+  [
+    'bitmaps, and none',
+    ['checkpoint', 'redefine', '--domain', 'x', '--no-bitmaps', '--bitmap', 'b'],
+    'give one of them',
+  ],
   ['an unknown command', ['inof', 'x'], "unknown command 'inof'; did you mean 'info'?"],
   ['an unknown command of a group', ['plan', 'bakup'], "unknown command 'bakup'; did you mean 'backup'?"],
   ['an unknown command like no other', ['xyzzy'], "unknown command 'xyzzy'"],

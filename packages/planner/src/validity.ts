@@ -100,8 +100,18 @@ export function loadedBitmap(layer: LayerBitmaps, name: string): BitmapFacts | u
 export function findCorrupt(chain: readonly LayerBitmaps[]): Violation | undefined {
   for (const [layer, facts] of chain.entries()) {
     if (facts.bitmapsStale) continue
-    const bad = facts.bitmaps.find(bitmap => bitmap.corrupt !== undefined && !bitmap.qemuLoads)
+    const bad = firstCorrupt(facts.bitmaps)
     if (bad) return { rule: 'bitmap-corrupt', layer, bitmap: bad.name, detail: bad.corrupt! }
   }
   return undefined
 }
+
+/** Looked for once in a long list: it is asked about for each of its bitmaps. */
+function firstCorrupt(bitmaps: readonly BitmapFacts[]): BitmapFacts | undefined {
+  const find = () => bitmaps.find(bitmap => bitmap.corrupt !== undefined && !bitmap.qemuLoads)
+  if (bitmaps.length < FEW_BITMAPS) return find()
+  if (!corrupt.has(bitmaps)) corrupt.set(bitmaps, find())
+  return corrupt.get(bitmaps)
+}
+
+const corrupt = new WeakMap<readonly BitmapFacts[], BitmapFacts | undefined>()

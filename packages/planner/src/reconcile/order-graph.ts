@@ -18,6 +18,10 @@ export interface GraphOrder {
   readonly conflicts: ReadonlySet<string>
   /** What says that `newer` came after `older`, directly. */
   evidence(older: string, newer: string): OrderEvidence | undefined
+  /** Whether all before it in the order are known to be older than it. */
+  isAfterAll(name: string): boolean
+  /** Whether all after it in the order are known to be newer than it. */
+  isBeforeAll(name: string): boolean
 }
 
 /**
@@ -77,6 +81,7 @@ export class OrderGraph {
     const parents = [...this.#parents]
     const done = new Uint8Array(this.#out.length)
     const names: string[] = []
+    const order: number[] = []
     const conflicts = new Set<string>()
     const groups: number[] = []
     const ready = new Heap()
@@ -90,6 +95,7 @@ export class OrderGraph {
     const take = (node: number) => {
       if (done[node]) return
       done[node] = 1
+      order.push(node)
       if (isName(node)) names.push(this.#names[node]!)
       for (const { to, evidence } of this.#out[node]!) {
         if (--before[to]! === 0) free(to)
@@ -107,7 +113,49 @@ export class OrderGraph {
       if (isName(choice)) conflicts.add(this.#names[choice]!)
       take(choice)
     }
-    return { names, conflicts, evidence: (older, newer) => this.#evidence(older, newer) }
+    const { after, before: first } = this.#ends(order)
+    return {
+      names,
+      conflicts,
+      evidence: (older, newer) => this.#evidence(older, newer),
+      isAfterAll: name => after.has(name),
+      isBeforeAll: name => first.has(name),
+    }
+  }
+
+  /**
+   * Of the nodes up to one in the order, those that no edge leads on from are its ends; if it is the only one, a path
+   * from each of the others leads to it. The same from the other side. Edges against the order do not count.
+   */
+  #ends(order: readonly number[]): {
+    readonly after: ReadonlySet<string>
+    readonly before: ReadonlySet<string>
+  } {
+    const position = new Int32Array(this.#out.length)
+    for (const [i, node] of order.entries()) position[node] = i
+    const into: number[][] = this.#out.map(() => [])
+    for (const [from, edges] of this.#out.entries()) {
+      for (const { to } of edges) if (position[from]! < position[to]!) into[to]!.push(from)
+    }
+    const lone = (nodes: readonly number[], neighbours: (node: number) => readonly number[]): Set<string> => {
+      const found = new Set<string>()
+      const covered = new Uint8Array(this.#out.length)
+      let ends = 0
+      for (const node of nodes) {
+        ends++
+        for (const other of neighbours(node)) {
+          if (covered[other]) continue
+          covered[other] = 1
+          ends--
+        }
+        const name = this.#names[node]
+        if (ends === 1 && name !== undefined) found.add(name)
+      }
+      return found
+    }
+    const onward = (node: number) =>
+      this.#out[node]!.filter(({ to }) => position[node]! < position[to]!).map(({ to }) => to)
+    return { after: lone(order, node => into[node]!), before: lone(order.toReversed(), onward) }
   }
 
   #evidence(older: string, newer: string): OrderEvidence | undefined {

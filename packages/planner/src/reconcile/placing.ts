@@ -63,19 +63,20 @@ const METADATA: Placing = { sure: 'certain', evidence: ['as its metadata say'] }
 const ALONE: Placing = { sure: 'certain', evidence: ['it is the only one'] }
 
 /**
- * For each of the order how sure its parent is. With metadata that keep their parent: certain. In a line what it comes
- * after and what comes after it must both be sure.
+ * For each of the order how sure its parent is. With metadata that keep their parent: certain. Else what is known must
+ * leave no other place: all before its parent are older than that, and it is older than all that come after it.
  */
 export function placings(
   facts: BackupFacts,
   order: GraphOrder,
   parents: ReadonlyMap<string, string | undefined>,
   tree: CheckpointTree,
-  line: boolean,
 ): ReadonlyMap<string, Placing> {
-  const links = order.names.slice(1).map((name, i) => linkOf(facts, order, order.names[i]!, name))
+  const { names } = order
+  const links = names.slice(1).map((name, i) => linkOf(facts, order, names[i]!, name))
   const places = new Map<string, Placing>()
-  for (const [i, name] of order.names.entries()) {
+  for (const [i, name] of names.entries()) {
+    const before = names[i - 1]
     const old = tree.get(name)
     if (old !== undefined && old.parent === parents.get(name)) {
       places.set(name, METADATA)
@@ -85,17 +86,20 @@ export function placings(
       places.set(name, { sure: 'guess', evidence: ['disks or metadata contradict each other'] })
       continue
     }
-    const around = line ? [links[i - 1], links[i]] : [links[i - 1]]
-    places.set(name, weakest(around.filter(link => link !== undefined)))
+    const follows = before === undefined || (order.isAfterAll(before) && order.isAfterAll(name))
+    const around = [links[i - 2], links[i - 1], links[i]].filter(link => link !== undefined)
+    places.set(name, weakest(around, follows && order.isBeforeAll(name)))
   }
   return places
 }
 
-function weakest(links: readonly Placing[]): Placing {
+function weakest(links: readonly Placing[], shown: boolean): Placing {
   if (links.length === 0) return ALONE
   const weight = { guess: 0, likely: 1, certain: 2 } as const
-  const sure = links.reduce((least, link) => (weight[link.sure] < weight[least.sure] ? link : least)).sure
-  return { sure, evidence: [...new Set(links.flatMap(({ evidence }) => evidence))] }
+  const least = links.reduce((sure, link) => (weight[link.sure] < weight[sure.sure] ? link : sure)).sure
+  const evidence = [...new Set(links.flatMap(link => link.evidence))]
+  if (least !== 'certain' || shown) return { sure: shown ? 'certain' : least, evidence }
+  return { sure: 'likely', evidence: [...evidence, 'yet where some other one belongs is not certain'] }
 }
 
 /** What says that one of two neighbours is the older. */

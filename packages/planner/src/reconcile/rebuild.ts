@@ -90,7 +90,7 @@ export function rebuildCheckpoints(facts: BackupFacts, options: RebuildOptions =
   )
   const line = options.line === true || !(branched || severalRoots(tree))
   const parents = parentsIn(order.names, tree, rows, line)
-  const places = placings(facts, order, parents, tree, line)
+  const places = placings(facts, order, parents, tree)
   const times = inventTimes(
     order.names,
     name => tree.get(name)?.creationTime,

@@ -21,7 +21,7 @@ export function shellWord(text: string): string | undefined {
   if (text.endsWith('\n')) return undefined
   const octal = (char: string) =>
     [...new TextEncoder().encode(char)].map(byte => `\\${byte.toString(8).padStart(3, '0')}`).join('')
-  const format = [...text].map(char => (UNSEEN.test(char) || /[\\%'"$`]/.test(char) ? octal(char) : char))
+  const format = [...text].map(char => (UNSEEN.test(char) || /[-\\%'"$`]/.test(char) ? octal(char) : char))
   return `"$(printf '${format.join('')}')"`
 }
 
