@@ -67,7 +67,12 @@ describe.each<Dialect>(['independent', 'chained'])('operations on %s bitmaps', d
       }),
       { numRuns: 600 },
     )
-    expect(Object.keys(done).sort()).toEqual(['commit', 'copy', 'delete', 'pull', 'snapshot'])
+    expect(Object.keys(done)).toEqual(
+      expect.arrayContaining(['commit', 'copy', 'delete', 'pull', 'snapshot']),
+    )
+    // Chained: with its checkpoint would go the record of an image that was committed, the one doubt that there is.
+    const blocked = Object.keys(done).filter(key => key.endsWith('blocked'))
+    expect(dialect === 'chained' ? ['delete blocked'] : []).toEqual(expect.arrayContaining(blocked))
   })
 
   it('never make a broken bitmap look sound, moved data or not', () => {
@@ -92,6 +97,6 @@ describe.each<Dialect>(['independent', 'chained'])('operations on %s bitmaps', d
       { numRuns: 800 },
     )
     expect(incremental).toBeGreaterThan(500)
-    expect(done).toMatchObject({ 'commit blocked': expect.any(Number), 'delete blocked': expect.any(Number) })
+    expect(done).toMatchObject({ 'delete blocked': expect.any(Number) })
   })
 })

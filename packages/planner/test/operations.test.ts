@@ -173,6 +173,8 @@ describe('what is broken', () => {
     const facts = withVda(layer('/images/top', ['cp1']), layer('/images/base', []))
     const plan = planCommit(facts, { disk: 'vda', top: 0, base: 1, dialect: 'independent' })
     expect(brief(plan)).toEqual(['add vda 1 cp1', 'merge vda 1 cp1', 'disable vda 1 cp1'])
+    const chained = planCommit(facts, { disk: 'vda', top: 0, base: 1, dialect: 'chained' })
+    expect([operationsExitStatus(chained), codes(chained)[1]]).toEqual([1, 'vda bitmap-gap'])
   })
 })
 

@@ -1,4 +1,11 @@
-import type { BackingStore, BackupFacts, BitmapFacts, DomainDisk, LayerFacts } from '../facts.js'
+import type {
+  BackingStore,
+  BackupFacts,
+  BitmapFacts,
+  CheckpointFacts,
+  DomainDisk,
+  LayerFacts,
+} from '../facts.js'
 import type { BitmapOperation, Place } from './types.js'
 
 /**
@@ -70,4 +77,15 @@ function renamed(disk: DomainDisk, [top, ...below]: readonly LayerFacts[]): Doma
   const stores = below.map(({ namedAs, format }): BackingStore => ({ type: 'file', source: namedAs, format }))
   const { backingStoreGoesOn, ...rest } = disk
   return { ...rest, source: top.namedAs, format: top.format, backingStore: stores }
+}
+
+/** A checkpoint's children get its parent, as libvirt does it. */
+export function withoutCheckpoint(
+  checkpoints: readonly CheckpointFacts[],
+  name: string,
+): readonly CheckpointFacts[] {
+  const parent = checkpoints.find(each => each.name === name)?.parent
+  return checkpoints
+    .filter(each => each.name !== name)
+    .map(each => (each.parent === name ? { ...each, parent } : each))
 }

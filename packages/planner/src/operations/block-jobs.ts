@@ -2,6 +2,7 @@
 import { PlanError } from '../errors.js'
 import type { BackupFacts, LayerFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
+import { applyToChain, withChain } from './apply.js'
 import { combineChained } from './chained.js'
 import { chainedProblems } from './chained-problems.js'
 import { dialectOf } from './dialect.js'
@@ -17,7 +18,7 @@ import {
 } from './disks.js'
 import { type MergeResult, merge, placeOf } from './merge.js'
 import { lostNotes, onlyBelow, skippedNotes } from './notes.js'
-import { disarmTraps, recordsItself } from './traps.js'
+import { chainedTraps, disarmTraps, recordsItself } from './traps.js'
 import type {
   BitmapOperation,
   DataStep,
@@ -222,13 +223,21 @@ class Job {
     )
   }
 
-  /** Independent: a broken bitmap must not be taken for sound just because the layer that told so has gone. */
+  /** A broken bitmap must not be taken for sound just because the layer that told so has gone. */
   disarm(
     target: number,
     moved: (layers: readonly LayerFacts[]) => readonly LayerFacts[],
     covered: (name: string) => boolean,
   ): void {
-    if (this.#dialect === 'chained') return
+    if (this.#dialect === 'chained') {
+      const { disk, chain } = this.#found
+      const between = applyToChain(chain, this.operations)
+      const states = [between, moved(between)].map(each => withChain(this.#facts, disk.target, each))
+      if (this.#problems.every(({ severity }) => severity !== 'blocks')) {
+        this.#problems.push(...chainedTraps(this.#facts, states, disk.target))
+      }
+      return
+    }
     const question = { facts: this.#facts, disk: this.#found.disk.target, operations: this.operations }
     const { operations, notes } = disarmTraps({ ...question, target, moved, covered })
     this.operations.push(...operations)

@@ -5,9 +5,11 @@ import { didYouMean, listNames } from '../nearest.js'
 import { normalizePath } from '../paths.js'
 import type { Dialect } from '../plan/types.js'
 import { findBitmap } from '../validity.js'
+import { applyToChain, withChain, withoutCheckpoint } from './apply.js'
 import { dialectOf } from './dialect.js'
 import { discard } from './discard.js'
 import { chainProblems, type DiskChain, placesOf, problem } from './disks.js'
+import { chainedTraps } from './traps.js'
 import type { BitmapOperation, OperationProblem, OperationsPlan, Place } from './types.js'
 
 export interface DeleteRequest {
@@ -54,6 +56,11 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
     }
     const found = discard(disk.target, chain, bitmap, parent)
     problems.push(...deleteProblems({ disk, chain }, bitmap, parent, found.operations.length === 0))
+    if (parent !== undefined && problems.every(({ severity }) => severity !== 'blocks')) {
+      const left = withChain(facts, disk.target, applyToChain(chain, found.operations))
+      const checkpoints = withoutCheckpoint(facts.checkpoints, checkpoint.name)
+      problems.push(...chainedTraps(facts, [{ ...left, checkpoints }], disk.target))
+    }
     operations.push(...found.operations)
     reopen.push(...found.reopen)
   }

@@ -1,8 +1,8 @@
 /** What would be: facts as they are after a change that nobody has made. */
 import { PlanError } from '../errors.js'
-import type { BackupFacts, CheckpointFacts, LayerFacts } from '../facts.js'
+import type { BackupFacts, LayerFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
-import { applyToBitmaps, applyToChain, withChain } from './apply.js'
+import { applyToBitmaps, applyToChain, withChain, withoutCheckpoint } from './apply.js'
 import { planCommit, planCopy, planPull } from './block-jobs.js'
 import { planDelete } from './delete.js'
 import { findDisk } from './disks.js'
@@ -79,7 +79,7 @@ export function simulate(facts: BackupFacts, change: Change, dialect?: Dialect):
       const chains = new Map(
         [...facts.chains].map(([disk, chain]) => [disk, applyToChain(chain, of(plan, disk))]),
       )
-      return { ...facts, chains, checkpoints: without(facts.checkpoints, change.checkpoint) }
+      return { ...facts, chains, checkpoints: withoutCheckpoint(facts.checkpoints, change.checkpoint) }
     }
     case 'detach': {
       findDisk(facts, change.disk)
@@ -163,13 +163,6 @@ function newImage(place: Place, like: LayerFacts, { operations }: OperationsPlan
     ...{ ...like, filename, namedAs: filename, format: 'qcow2', compat: '1.1', problem: undefined },
     ...{ bitmapsStale: false, bitmaps, snapshots: [], fileId: undefined },
   }
-}
-
-function without(checkpoints: readonly CheckpointFacts[], name: string): readonly CheckpointFacts[] {
-  const parent = checkpoints.find(each => each.name === name)?.parent
-  return checkpoints
-    .filter(each => each.name !== name)
-    .map(each => (each.parent === name ? { ...each, parent } : each))
 }
 
 /** A name that no image of the chain has. */

@@ -1,11 +1,13 @@
 /**
- * Broken bitmaps that would look sound once layers have been united: what told that they are broken is only out of sight.
- * Independent dialect; in the chained one such a union is refused.
+ * Broken bitmaps that would look sound afterwards: what told that they are broken is only out of sight. In the independent
+ * dialect they are disabled; in the chained one, where that means nothing, it is refused.
  */
 import { buildCheckpointTree } from '../checkpoints/tree.js'
 import type { BackupFacts, LayerFacts } from '../facts.js'
+import type { DialectRule } from '../plan/dialect.js'
 import { planDisk } from '../plan/disk.js'
 import { diskHistories } from '../plan/disk-history.js'
+import type { Reason } from '../plan/reasons.js'
 import { judgeBitmap, loadedBitmap } from '../validity.js'
 import { applyToChain, withChain } from './apply.js'
 import { problem } from './disks.js'
@@ -39,9 +41,9 @@ export function disarmTraps({ facts, disk, operations, target, moved, covered }:
   const chain = facts.chains.get(disk)!
   const between = applyToChain(chain, operations)
   const after = moved(between)
-  const modeBefore = modes(facts, disk)
-  const modeBetween = modes(withChain(facts, disk, between), disk)
-  const modeAfter = modes(withChain(facts, disk, after), disk)
+  const modeBefore = modes(facts, disk, 'independent')
+  const modeBetween = modes(withChain(facts, disk, between), disk, 'independent')
+  const modeAfter = modes(withChain(facts, disk, after), disk, 'independent')
   const disarming: BitmapOperation[] = []
   const notes: OperationProblem[] = []
   for (const { name, recording, inconsistent } of between[target]!.bitmaps) {
@@ -64,15 +66,43 @@ export function disarmTraps({ facts, disk, operations, target, moved, covered }:
   return { operations: disarming, notes }
 }
 
+/**
+ * Chained: a problem that blocks, for the first checkpoint since which a backup must not be incremental before, and would be
+ * in any of the states to come.
+ *
+ * @param states facts between the operations and the move of the data, and after it
+ */
+export function chainedTraps(
+  facts: BackupFacts,
+  states: readonly BackupFacts[],
+  disk: string,
+): readonly OperationProblem[] {
+  for (const rule of ['chained', 'mixed'] as const) {
+    const before = modes(facts, disk, rule)
+    for (const mode of states.map(state => modes(state, disk, rule))) {
+      for (const { name } of facts.checkpoints) {
+        const broken = before(name)
+        if (broken?.mode !== 'full' || mode(name)?.mode !== 'incremental') continue
+        const [{ code, message: why }] = broken.reasons as readonly [Reason, ...Reason[]]
+        const message =
+          `the bitmaps of ${disk} since checkpoint '${name}' are broken now, and would look sound afterwards. Delete the older ` +
+          `checkpoints first, the oldest at first. (${why})`
+        return [problem('bitmap-gap', 'blocks', disk, message, { bitmap: name, rule: code })]
+      }
+    }
+  }
+  return []
+}
+
 /** What a backup of the disk since a checkpoint would be; undefined for a bitmap that is no checkpoint's. */
-function modes(facts: BackupFacts, target: string) {
+function modes(facts: BackupFacts, target: string, rule: DialectRule) {
   const tree = buildCheckpointTree(facts.checkpoints)
   const disk = facts.domain.disks.find(each => each.target === target)!
   const history = diskHistories(facts, tree)(disk)
   return (name: string) => {
     const checkpoint = tree.get(name)
     if (checkpoint === undefined) return undefined
-    const question = { history, checkpoint, rule: 'independent' as const }
+    const question = { history, checkpoint, rule }
     return planDisk({ ...question, measurement: undefined, sizeThen: undefined, notes: [] })
   }
 }
