@@ -8,7 +8,7 @@ if (!(Number(minutes) > 0)) {
   process.exit(2)
 }
 prepare()
-runAndExit('vitest', ['run', '.fuzz.test.ts', ...args], {
+runAndExit('vitest', ['run', '.fuzz.test.ts', 'histories.interop.test.ts', ...args], {
   cwd: root,
   env: { ...env, TIDEMARK_LONG: minutes },
 })

@@ -180,13 +180,27 @@ export class LibvirtLab {
     offset: number,
     length: number,
   ): Promise<void> {
-    const disks = await this.liveDisks(domain)
-    const found = typeof disk === 'number' ? disks[disk] : disks.find(({ target }) => target === disk)
-    if (!found) throw new Error(`${domain} has no disk ${disk}`)
+    const found = await this.#liveDisk(domain, disk)
     // QEMU prints the failure of a write to its own log, so it must be certain beforehand.
     if (offset + length > found.size)
       throw new RangeError(`a write to ${offset + length} of ${found.size} bytes`)
-    const command = `qemu-io -d ${found.device} "write -P ${pattern} ${offset} ${length}"`
+    await this.#guestIo(domain, found, `write -P ${pattern} ${offset} ${length}`)
+  }
+
+  /** Flushes as the guest would: what QEMU held back of its tables is then in the files. */
+  async guestFlush(domain: string, disk: string | number): Promise<void> {
+    await this.#guestIo(domain, await this.#liveDisk(domain, disk), 'flush')
+  }
+
+  async #liveDisk(domain: string, disk: string | number): Promise<LiveDisk> {
+    const disks = await this.liveDisks(domain)
+    const found = typeof disk === 'number' ? disks[disk] : disks.find(({ target }) => target === disk)
+    if (!found) throw new Error(`${domain} has no disk ${disk}`)
+    return found
+  }
+
+  async #guestIo(domain: string, { device }: LiveDisk, io: string): Promise<void> {
+    const command = `qemu-io -d ${device} "${io}"`
     const words = await this.virsh('qemu-monitor-command', domain, '--hmp', command)
     if (words.trim() !== '') throw new Error(`${command}: ${words}`)
   }

@@ -13,6 +13,7 @@ export type Peer =
   | 'nbdfuse'
   | 'strace'
   | 'virsh'
+  | 'xmllint'
   | 'libvirtd'
   | 'libvirt'
   | 'chromium'
