@@ -151,7 +151,7 @@ describe('an edit of several images that is cut off', () => {
           images.map(bytes => ({ bytes, actions })),
           random,
           tally,
-          { part: 0.3, subsets: 1 },
+          { part: 0.2, subsets: 1 },
         )
         images = images.map((_, i) => files.get(`/image-${i}`)! as Uint8Array<ArrayBuffer>)
       }

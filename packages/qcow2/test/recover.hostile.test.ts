@@ -260,7 +260,7 @@ describe('a journal of somebody who means harm', () => {
     const wanted = await Promise.all([states.prepared, states.switched].map(files => plain(files, '/x')))
     const random = new Random('hostile journal')
     const seen: Record<string, number> = {}
-    for (let round = 0; round < 400; round++) {
+    for (let round = 0; round < 200; round++) {
       const files = states[random.pick(['prepared', 'decided', 'half', 'switched'] as const)]
       const records = await journalOf(files)
       const changed = mutated(records, random)
