@@ -300,3 +300,68 @@ describe('facts of any size', () => {
     }
   }, 120_000)
 })
+
+describe('what mends is mended', () => {
+  /** The checkpoints as `redefine --as-found` writes them, then held against the same images. */
+  const afterLeavingOut = (facts: BackupFacts) => {
+    const { checkpoints } = rebuildCheckpoints(facts, { asFound: true, adopt: [] })
+    return reconcile({ ...facts, checkpoints: checkpoints.map(each => each.checkpoint) })
+  }
+
+  it('another image took the place of a disk', () => {
+    const other = disk('vda', '/images/other.qcow2')
+    const facts = sound({
+      domain: domain([other, vdb]),
+      chains: new Map([...sound().chains, ['vda', [layer('/images/other.qcow2', [])]]]),
+    })
+    const [first] = reconcile(facts).findings
+    expect(first).toMatchObject({ code: 'disk-source-changed', severity: 'warning', disk: 'vda' })
+    expect(first!.ways.map(({ way }) => way)).toEqual(['leave-out', 'forget'])
+    expect(afterLeavingOut(facts).findings).toEqual([])
+  })
+
+  it('metadata without a list or a domain mean every writable disk', () => {
+    const checkpoints = [checkpoint('cp1'), checkpoint('cp2', { parent: 'cp1' })]
+    expect(reconcile(sound({ checkpoints })).findings).toEqual([])
+    const broken = sound({
+      checkpoints,
+      chains: new Map([...sound().chains, ['vda', [layer('/images/vda.qcow2', ['cp2'])]]]),
+    })
+    const [first] = reconcile(broken).findings
+    expect(first).toMatchObject({ code: 'checkpoint-without-bitmap', disk: 'vda', checkpoint: 'cp1' })
+    expect(first!.ways.map(({ way }) => way)).toEqual(['leave-out', 'forget'])
+    expect(afterLeavingOut(broken).findings).toEqual([])
+  })
+
+  it('chained bitmaps: one without metadata is never to be removed, an older checkpoint may need it', () => {
+    const chain = ['cp1', 'lost', 'cp2'].map(name => bitmap(name, { recording: name === 'cp2' }))
+    const facts = sound({
+      chains: new Map([
+        ['vda', [layer('/images/vda.qcow2', chain)]],
+        ['vdb', [layer('/images/vdb.qcow2', chain)]],
+      ]),
+    })
+    const [found, ...more] = reconcile(facts).findings
+    expect(more).toEqual([])
+    expect(found).toMatchObject({ code: 'bitmap-orphan', severity: 'error', bitmap: 'lost' })
+    expect(found!.ways.map(({ way }) => way)).toEqual(['adopt'])
+    // A broken one has no way out that would hide it from a plan from an older checkpoint.
+    const holed = sound({
+      chains: new Map([
+        [
+          'vda',
+          [layer('/images/vda.qcow2', [bitmap('cp1', { recording: false, inconsistent: true }), 'cp2'])],
+        ],
+        ['vdb', [layer('/images/vdb.qcow2', [bitmap('cp1', { recording: false }), 'cp2'])]],
+      ]),
+    })
+    expect(reconcile(holed, { dialect: 'chained' }).findings).toMatchObject([
+      { code: 'bitmap-inconsistent', checkpoint: 'cp1', ways: [], commands: [] },
+    ])
+    const kept = rebuildCheckpoints(holed, { dialect: 'chained', asFound: true })
+    expect(kept.checkpoints.some(({ changed }) => changed)).toBe(false)
+    // Bits do not tell where it belongs.
+    const place = rebuildCheckpoints(facts).checkpoints.find(each => each.checkpoint.name === 'lost')!.place
+    expect(place.sure).toBe('guess')
+  })
+})

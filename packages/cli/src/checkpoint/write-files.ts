@@ -29,7 +29,7 @@ export async function writeFiles(
     const paths = files.map(({ name }) => join(folder, name))
     for (const path of paths) await requireFree(path, overwrite)
     for (const [i, { text }] of files.entries()) {
-      const path = `${paths[i]}.${process.pid}.tmp`
+      const path = join(folder, `.tidemark-${process.pid}-${i}.tmp`)
       // wx: never through a link that somebody put there.
       const file = await open(path, 'wx', 0o600)
       made.push(path)

@@ -5,6 +5,7 @@ import {
   type LayerOrder,
   orderQueries,
   orphanBitmaps,
+  planEveryCheckpoint,
   printCheckpoint,
   type Rebuilt,
   type RebuiltCheckpoint,
@@ -48,6 +49,7 @@ export async function checkpointRedefine(
   return withDomain(options, output, async open => {
     warnOfProblems(open.loaded, output)
     requireKnown(open.facts, options)
+    if (options.asFound) refuseChained(open)
     const adopt = adopted(options)
     const orders = await compare(open, adopt, options)
     const rebuilt = rebuildCheckpoints(open.facts, {
@@ -55,6 +57,7 @@ export async function checkpointRedefine(
       orders,
       line: options.line,
       asFound: options.asFound,
+      dialect: open.dialect,
     })
     const chosen = choose(rebuilt.checkpoints, options)
     if (chosen.length === 0) {
@@ -69,6 +72,19 @@ export async function checkpointRedefine(
     await print(open, rebuilt, chosen, files, output)
     return chosen.some(({ place }) => place.sure === 'guess') ? exitStatus.cannotTell : exitStatus.ok
   })
+}
+
+/**
+ * An older checkpoint needs the bitmaps of all later ones: where one says that it left a disk out, what its bitmap lacks
+ * would pass for unchanged.
+ *
+ * @throws {CommandError} `bitmaps-chained`
+ */
+function refuseChained({ facts, dialect }: OpenDomain): void {
+  const plan = planEveryCheckpoint(facts, { dialect }).next().value
+  if (plan?.dialect !== 'chained') return
+  const message = '--as-found is not for chained bitmaps: older checkpoints need to know that one is broken'
+  throw new CommandError('bitmaps-chained', message)
 }
 
 /** Undefined: all that may have been checkpoints. What is asked for by name alone brings no others with it. */

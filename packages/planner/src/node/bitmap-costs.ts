@@ -3,9 +3,12 @@ import type { BitmapCost } from '../reconcile/findings.js'
 import type { PlacedBitmap } from '../reconcile/places.js'
 import type { DomainImages } from './images.js'
 
+/** Clusters that are looked at in all: some seconds. */
+const MOST_CLUSTERS = 2 ** 21
+
 /**
  * What bitmaps take of their images: the clusters of their tables and of the bits that are stored. Reads tables, no
- * bits; one whose table cannot be read is left out.
+ * bits; one whose table cannot be read is left out, and so are those for which there is no time.
  *
  * @returns by file and name
  */
@@ -15,6 +18,7 @@ export async function bitmapCosts(
   engine: BitmapEngine,
 ): Promise<ReadonlyMap<string, ReadonlyMap<string, BitmapCost>>> {
   const costs = new Map<string, Map<string, BitmapCost>>()
+  let left = MOST_CLUSTERS
   for (const { target, layer, filename, bitmap } of places) {
     const ofFile = costs.get(filename) ?? new Map<string, BitmapCost>()
     costs.set(filename, ofFile)
@@ -23,6 +27,8 @@ export async function bitmapCosts(
     const entry = inspection?.bitmapDirectory?.bitmaps.find(({ name }) => name === bitmap.name)
     if (inspection === undefined || entry === undefined) continue
     const { clusterSize } = inspection
+    left -= Math.ceil(entry.bitmapBytes / clusterSize)
+    if (left < 0) break
     try {
       const source = openBitmap(inspection, entry, engine, { force: true })
       let clusters = Math.ceil((entry.tableSize * 8) / clusterSize)

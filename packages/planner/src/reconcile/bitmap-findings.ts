@@ -1,5 +1,6 @@
 /** Bitmaps that no checkpoint knows, and what is odd about an image's bitmaps as such. */
 import type { BackupFacts, LayerFacts } from '../facts.js'
+import type { Dialect } from '../plan/types.js'
 import { type BitmapCost, type Finding, finding, type Way } from './findings.js'
 import { type OrphanBitmap, orphanBitmaps } from './order-queries.js'
 import { bitmapOwner, type Ownership } from './owners.js'
@@ -20,11 +21,12 @@ export function bitmapFindings(
   places: BitmapPlaces,
   ways: Ways,
   costs: Costs,
+  dialect: Dialect,
 ): readonly Finding[] {
   const targets = facts.domain.disks.map(({ target }) => target)
   return [
     ...duplicates(places),
-    ...orphanBitmaps(facts).map(orphan => orphanFinding(facts, orphan, targets, ways, costs)),
+    ...orphanBitmaps(facts).map(orphan => orphanFinding(facts, orphan, targets, ways, costs, dialect)),
     ...limits(facts),
     ...inUse(facts),
   ]
@@ -36,6 +38,7 @@ function orphanFinding(
   targets: readonly string[],
   ways: Ways,
   costs: Costs,
+  dialect: Dialect,
 ): Finding {
   const { name, places, unfit } = orphan
   const owner = bitmapOwner(name, targets)
@@ -51,7 +54,7 @@ function orphanFinding(
     cost: totalCost(files.map(({ filename }) => costs.get(filename)?.get(name))),
   }
   const seat = placesText(orphan)
-  const out = waysOut(facts, orphan, ways)
+  const out = waysOut(facts, orphan, ways, dialect)
   if (unfit === 'temporary') {
     const message =
       `Bitmap '${name}' (${seat}) is named like one that libvirt makes for the length of a job. Such a one should never ` +
@@ -71,13 +74,24 @@ function orphanFinding(
     owner === undefined
       ? ''
       : ` By its name it is ${ownerText(owner)}${owner.owner === 'ovirt' || owner.owner === 'opennebula' || owner.owner === 'virtnbdbackup' ? ', which may keep the metadata itself and tell libvirt anew before it makes a backup: look there first' : ''}.`
+  if (dialect === 'chained') {
+    const message =
+      `Bitmap '${name}' (${seat}) belongs to no checkpoint, and the bitmaps here are chained: what changed since the ` +
+      `checkpoints before it may be in this one alone. Do not remove it as long as one of them is needed.${state}${whose}`
+    return finding('bitmap-orphan', 'error', message, where, out)
+  }
   const message =
     `Bitmap '${name}' (${seat}) belongs to no checkpoint: it grows with every write and is of no use to libvirt, and a ` +
     `new checkpoint of that name would fail ("Bitmap already exists").${state}${whose}`
   return finding('bitmap-orphan', 'warning', message, where, out)
 }
 
-function waysOut(facts: BackupFacts, orphan: OrphanBitmap, ways: Ways): readonly (Way | undefined)[] {
+function waysOut(
+  facts: BackupFacts,
+  orphan: OrphanBitmap,
+  ways: Ways,
+  dialect: Dialect,
+): readonly (Way | undefined)[] {
   const { name, places, unfit } = orphan
   if (places.some(({ bitmap }) => bitmap.corrupt !== undefined)) return []
   const stale = places.find(place => place.stale)
@@ -85,11 +99,13 @@ function waysOut(facts: BackupFacts, orphan: OrphanBitmap, ways: Ways): readonly
     const rest = places.filter(place => !place.stale)
     return [ways.dropStale(stale.filename, [ways.drop(rest, 'remove it from the others')])]
   }
-  const adopt = unfit === undefined && isSoundOrphan(facts, orphan) ? ways.adopt(name) : undefined
+  const adopt = unfit === undefined && isSoundOrphan(facts, orphan, dialect) ? ways.adopt(name) : undefined
   if (places.some(({ locked }) => locked)) {
     const disks = places.filter(({ layer }) => layer === 0).map(({ target }) => target)
     return unfit === 'not-a-name' || disks.length === 0 ? [] : [adopt, ways.deleteRunning(name, disks)]
   }
+  // Chained: what an older checkpoint needs may be in it alone.
+  if (dialect === 'chained' && unfit === undefined) return [adopt]
   return [adopt, ways.drop(places, 'remove it from every image that has it')]
 }
 

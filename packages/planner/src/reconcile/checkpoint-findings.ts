@@ -56,10 +56,11 @@ export function checkpointFindings(
       }
       // What the checkpoint says of a disk that another one took the place of is in the entry of its target.
       const entry = recorded ?? record.find(({ target }) => target === disk.target)
-      if (isOutside(disk) || entry?.checkpoint === 'no' || entry === undefined) {
+      if (isOutside(disk) || entry?.checkpoint === 'no') {
         outside.add(disk.target)
         continue
       }
+      if (entry === undefined) continue
       if (recorded === undefined) left.delete(entry)
       const reasons = disk.reasons.filter(
         ({ code, severity }) =>
@@ -68,10 +69,12 @@ export function checkpointFindings(
       if (reasons.length > 0) unusable.push({ disk, reasons })
     }
     const targets = new Set(unusable.map(({ disk }) => disk.target))
-    const others = record.some(each => each.checkpoint !== 'no' && !targets.has(each.target))
+    const meant =
+      record.length > 0 ? record : plan.disks.map(({ target }) => ({ target, checkpoint: undefined }))
+    const others = meant.some(each => each.checkpoint !== 'no' && !targets.has(each.target))
     const all = places.get(name) ?? []
     for (const { disk, reasons } of unusable) {
-      findings.push(brokenDisk(name, disk, reasons, all, others, ways))
+      findings.push(brokenDisk(name, disk, reasons, all, others, plan.dialect === 'chained', ways))
     }
     const topThen = (target: string) => history.get(target)?.recorded(name).topThen
     const unneeded = all.filter(place => {
@@ -104,6 +107,7 @@ function brokenDisk(
   reasons: readonly Reason[],
   places: readonly PlacedBitmap[],
   others: boolean,
+  chained: boolean,
   ways: Ways,
 ): Finding {
   const { code, message, evidence } = reasons[0]!
@@ -114,6 +118,9 @@ function brokenDisk(
   // QEMU refuses an image with a corrupt directory: no bitmap of it can be removed by name.
   const removable = (all: readonly PlacedBitmap[]) =>
     all.filter(({ stale, bitmap }) => !stale && bitmap.corrupt === undefined)
+  // Chained: what an older checkpoint needs is in this one's bitmaps too, so nothing is taken away.
+  if (chained)
+    return finding(missing ? 'checkpoint-without-bitmap' : (code as Finding['code']), 'error', message, where)
   const leaveOut = others ? ways.leaveOut(checkpoint, [target], removable(own)) : undefined
   const forget = ways.forget(checkpoint, removable(places))
   const name = missing ? 'checkpoint-without-bitmap' : (code as Finding['code'])

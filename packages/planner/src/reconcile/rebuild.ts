@@ -5,6 +5,7 @@
  */
 import { buildCheckpointTree, type CheckpointTree } from '../checkpoints/tree.js'
 import type { BackupFacts, CheckpointDisk, CheckpointFacts } from '../facts.js'
+import type { Dialect } from '../plan/types.js'
 import { judgeBitmap } from '../validity.js'
 import { asFound } from './as-found.js'
 import { holdsCheckpoints } from './every-checkpoint.js'
@@ -19,6 +20,8 @@ export interface RebuildOptions {
   readonly adopt?: readonly string[] | undefined
   /** What the bodies say (see `orderQueries`). Absent: names and layers alone. */
   readonly orders?: readonly LayerOrder[] | undefined
+  /** The caller's word; see `BackupRequest.dialect`. Of use with `asFound`. */
+  readonly dialect?: Dialect | undefined
   /** One line in the order found, whatever parents the metadata name. */
   readonly line?: boolean | undefined
   /** Leave disks out of a checkpoint whose bitmap of it is missing or cannot be used now. */
@@ -74,7 +77,7 @@ export function rebuildCheckpoints(facts: BackupFacts, options: RebuildOptions =
   const adopted = orphans.filter(
     ({ name, unfit }) => unfit !== 'not-a-name' && (wanted?.has(name) ?? unfit === undefined),
   )
-  const known = asFound(facts, tree, options.asFound === true)
+  const known = asFound(facts, tree, options.asFound === true, options.dialect)
   const rows = new Map<string, CheckpointFacts>(known)
   for (const orphan of adopted) rows.set(orphan.name, fromBitmaps(facts, orphan))
 
@@ -196,10 +199,20 @@ function fromBitmaps(facts: BackupFacts, { name, places }: OrphanBitmap): Checkp
   }
 }
 
-/** Whether a checkpoint made of the bitmap would be usable on every disk that has it. */
-export function isSoundOrphan(facts: BackupFacts, { name, places }: OrphanBitmap): boolean {
+/**
+ * Whether a checkpoint made of the bitmap would be usable on every disk that has it. In the chained dialect one that is
+ * disabled is as it should be.
+ */
+export function isSoundOrphan(
+  facts: BackupFacts,
+  { name, places }: OrphanBitmap,
+  dialect: Dialect = 'independent',
+): boolean {
   const targets = new Set(places.map(({ target }) => target))
-  return [...targets].every(target => judgeBitmap(facts.chains.get(target) ?? [], name).valid)
+  return [...targets].every(target => {
+    const verdict = judgeBitmap(facts.chains.get(target) ?? [], name)
+    return verdict.valid || (dialect === 'chained' && verdict.violation.rule === 'bitmap-disabled')
+  })
 }
 
 function notes(orders: readonly LayerOrder[], conflicts: ReadonlySet<string>): readonly RebuildNote[] {

@@ -1,10 +1,12 @@
 /** Metadata, bitmaps and the domain held against each other. */
 import { buildCheckpointTree } from '../checkpoints/tree.js'
 import type { BackupFacts, CheckpointFacts } from '../facts.js'
+import { findDialect } from '../plan/dialect.js'
 import type { Measurements } from '../plan/measure.js'
 import type { Dialect } from '../plan/types.js'
 import { bitmapFindings } from './bitmap-findings.js'
 import { checkpointFindings } from './checkpoint-findings.js'
+import { holdsCheckpoints } from './every-checkpoint.js'
 import type { BitmapCost, Finding } from './findings.js'
 import { metadataFindings, type UnreadableFile } from './metadata-findings.js'
 import { isRunning } from './overview.js'
@@ -43,10 +45,12 @@ export function reconcile(facts: BackupFacts, options: ReconcileOptions = {}): R
   const tree = buildCheckpointTree(facts.checkpoints)
   const places = bitmapPlaces(facts)
   const ways = new Ways(facts.domain, options)
+  const disks = facts.domain.disks.filter(holdsCheckpoints)
+  const { dialect } = findDialect(facts, tree, disks, options.dialect)
   const findings = [
     ...metadataFindings(facts, tree, ways, options.unreadable ?? [], options.files ?? new Map()),
     ...checkpointFindings(facts, tree, places, ways, options),
-    ...bitmapFindings(facts, places, ways, options.costs ?? new Map()),
+    ...bitmapFindings(facts, places, ways, options.costs ?? new Map(), dialect),
   ]
   const weight = { error: 0, warning: 1, info: 2 } as const
   findings.sort((a, b) => weight[a.severity] - weight[b.severity])

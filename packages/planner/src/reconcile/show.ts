@@ -129,6 +129,10 @@ export function matchRecord(
   const disk = facts.domain.disks.find(each => each.target === target)
   if (disk === undefined) return undefined
   if (checkpoint.domain === undefined) {
+    // Neither a list nor a domain: every writable disk is meant.
+    if (checkpoint.disks === undefined) {
+      return { target, source: undefined, checkpoint: undefined, bitmap: checkpoint.name }
+    }
     return record.find(each => each.target === target || (each.source ?? '') === disk.source)
   }
   const now = filesNow(disk, facts.chains.get(target) ?? [], facts.fileIds)
