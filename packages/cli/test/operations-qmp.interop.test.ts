@@ -47,20 +47,22 @@ describe.skipIf(peers.skip).each(['independent', 'chained'])(
       mkdirSync(images)
       mkdirSync(dir.file('checkpoints'))
       for (const [i, target] of targets.entries()) await makeDisk(target, i)
-      const disk = (target: string) =>
-        `<disk type='file' device='disk'><driver type='qcow2'/><source file='${layers(target, images)[0]}'/><target dev='${target}'/></disk>`
+      const disk = (target: string, layer = 0): string =>
+        `<disk type='file' device='disk'><driver type='qcow2'/><source file='${layers(target, images)[layer]}'/><target dev='${target}'/></disk>`
       writeFileSync(
         dir.file('domain.xml'),
-        `<domain type='kvm'><name>d</name><devices>${targets.map(disk).join('')}</devices></domain>`,
+        `<domain type='kvm'><name>d</name><devices>${targets.map(each => disk(each)).join('')}</devices></domain>`,
       )
       for (const [i, name] of ['cp1', 'cp2', 'cp3'].entries()) {
         const parent = i === 0 ? '' : `<parent><name>cp${i}</name></parent>`
         const disks = targets
           .map(each => `<disk name='${each}' checkpoint='bitmap' bitmap='${name}'/>`)
           .join('')
+        // The first was made when the base was the top.
+        const then = `<domain type='kvm'><name>d</name><devices>${targets.map(each => disk(each, 2 - i)).join('')}</devices></domain>`
         writeFileSync(
           join(dir.file('checkpoints'), `${name}.xml`),
-          `<domaincheckpoint><name>${name}</name>${parent}<creationTime>${1_700_000_000 + i}</creationTime><disks>${disks}</disks></domaincheckpoint>`,
+          `<domaincheckpoint><name>${name}</name>${parent}<creationTime>${1_700_000_000 + i}</creationTime><disks>${disks}</disks>${then}</domaincheckpoint>`,
         )
       }
     }, 60_000)
