@@ -15,8 +15,8 @@ Exit statuses: those of each command; see tidemark checkpoint list --help`
 export const checkpointListHelp = `
 A checkpoint is usable for a disk where a backup since it could be incremental:
 the verdict of tidemark plan backup. Without --bodies it is judged from metadata
-alone. Times are UTC. The current checkpoint is the next one's parent, as libvirt
-finds it when it starts: the end of the one line, if there is one line.
+alone. Times are UTC. The current checkpoint is the next one's parent, as
+libvirt finds it when it starts: the end of the one line, if there is one line.
 ${where}
 
 Examples:
@@ -45,9 +45,9 @@ Exit statuses:
   64   usage error`
 
 export const checkpointReconcileHelp = `
-Finds bitmaps without checkpoints, checkpoints without bitmaps, leftovers of jobs
-and of other tools, broken trees of checkpoints. Changes nothing: with each goes
-the way out, as commands for a shell, often several ways to choose from. The
+Finds bitmaps without checkpoints, checkpoints without bitmaps, leftovers of
+jobs and of other tools, broken trees of checkpoints. Changes nothing: with each
+goes the way out, as commands for a shell, often several ways to choose from. The
 first loses least. Files that commands make are made in the current folder.
 docs/checkpoints.md tells of every finding.
 ${where}
@@ -68,22 +68,22 @@ Exit statuses:
 export const checkpointRedefineHelp = `
 With metadata (libvirt's, or copies in another --checkpoint-dir) checkpoints are
 written as they were. Of bitmaps without metadata checkpoints are made, ordered
-by what their bits show: an older bitmap holds all that a newer one does. How sure
-that is is told: certain, likely (names or layers tell), or a guess.
+by what their bits show: an older bitmap holds all that a newer one does. How
+sure that is is told: certain, likely (names or layers tell), or a guess.
 
 Without -o it is shown, and nothing is written. With -o each goes to
 DIR/NAME.xml, all of them or none; on stdout are the virsh commands, parents
 first, which work on running and on inactive domains.
 Files are for you alone (0600): a domain's XML can hold passwords. What is shown
-never has it. A checkpoint made of bitmaps has no <domain>, and where its time is
-not known, the earliest that goes with its neighbours'.
+never has it. A checkpoint made of bitmaps has no <domain>, and where its time
+is not known, the earliest that goes with its neighbours'.
 ${where}
 
 Examples:
   tidemark checkpoint redefine --domain web
   tidemark checkpoint redefine --domain web -o web-checkpoints | sh -e
   tidemark checkpoint redefine --domain web --bitmap monday -o adopted
-  tidemark checkpoint redefine --domain-xml web.xml --checkpoint-dir saved -o new
+  tidemark checkpoint redefine --domain-xml web.xml --checkpoint-dir old -o new
 
 Exit statuses:
   0    done
