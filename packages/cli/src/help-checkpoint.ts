@@ -47,7 +47,7 @@ Exit statuses:
 export const checkpointReconcileHelp = `
 Finds bitmaps without checkpoints, checkpoints without bitmaps, leftovers of
 jobs and of other tools, broken trees of checkpoints. Changes nothing: with each
-goes the way out, as commands for a shell, often several ways to choose from. The
+goes the way out, as commands for a shell, often several to choose from. The
 first loses least. Files that commands make are made in the current folder.
 docs/checkpoints.md tells of every finding.
 ${where}
