@@ -1,6 +1,7 @@
 import { isatty } from 'node:tty'
 import { CommandError } from './errors.js'
 import { readInput } from './read-input.js'
+import { stderr } from './stderr.js'
 
 /** As much as cryptsetup takes of a key file. */
 const MOST_BYTES = 8 * 1024 * 1024
@@ -31,7 +32,7 @@ export function candidates(bytes: Buffer): Buffer[] {
 async function typedPassphrase(): Promise<Buffer> {
   const { createInterface } = await import('node:readline')
   const { Writable } = await import('node:stream')
-  process.stderr.write('Passphrase: ')
+  stderr().write('Passphrase: ')
   // What is typed is echoed to nowhere.
   const nowhere = new Writable({ write: (_piece, _encoding, done) => done() })
   const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true })
@@ -41,6 +42,6 @@ async function typedPassphrase(): Promise<Buffer> {
     lines.once('close', () => reject(new CommandError('passphrase-unreadable', 'no passphrase was typed')))
   }).finally(() => {
     lines.close()
-    process.stderr.write('\n')
+    stderr().write('\n')
   }) as Promise<Buffer>
 }
