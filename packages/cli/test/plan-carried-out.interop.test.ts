@@ -217,7 +217,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
       history.args('cp1', '--format', 'xml', '--target-dir', '/b'),
     )
     expect(status).toBe(0)
-    expect(stderr).toMatch(/^warning: vda: full in this XML/)
+    expect(stderr).toMatch(/^warning: vda: full, since libvirt cannot unite/)
     expect(stdout).toMatch(/^<!-- vda: full, .* -->\n<domainbackup/)
     expect(stdout).toMatch(/backupmode=.full./)
     expect(stdout).not.toContain('<incremental>')

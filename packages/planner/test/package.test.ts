@@ -16,7 +16,7 @@ describe('the package', () => {
       'PlanError',
       'PlannerError',
       'XmlError',
-      'beyondLibvirt',
+      'beyondText',
       'bitmapOwner',
       'bitmapPlaces',
       'bodyQueries',

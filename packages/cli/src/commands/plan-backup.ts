@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import {
   type BackupPlan,
-  beyondLibvirt,
+  beyondText,
   buildCheckpointTree,
   type Dialect,
   planExitStatus,
@@ -170,12 +170,8 @@ async function print(
             socket: `/var/tmp/tidemark-${plan.domain.replace(/[^\w.-]/g, '_')}-${suffix}.sock`,
           } as const)
         : ({ mode: 'push' } as const)
-      const beyond = beyondLibvirt(plan).map(({ target }) => target)
-      if (beyond.length > 0) {
-        output.warn(
-          `${beyond.join(', ')}: full in this XML, since libvirt cannot unite bitmaps of several checkpoints; --format sh can`,
-        )
-      }
+      const beyond = beyondText(plan)
+      if (beyond !== undefined) output.warn(`${beyond} --format sh makes it incremental`)
       return output.write(planToBackupXml(plan, { ...mode, suffix, targetDir }))
     }
     case 'qmp':

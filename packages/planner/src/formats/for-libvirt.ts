@@ -1,8 +1,8 @@
 import type { BackupPlan, DiskPlan } from '../plan/types.js'
 
 /**
- * Incremental disks of which libvirt would make something else: it refuses disabled bitmaps (the chained dialect), and
- * unites no others with the asked checkpoint's.
+ * Incremental disks of which libvirt would make something else: it does not know the checkpoint, refuses disabled
+ * bitmaps (the chained dialect), and unites no others with the asked checkpoint's.
  */
 export function beyondLibvirt({ disks, incremental }: BackupPlan): readonly DiskPlan[] {
   return disks.filter(
@@ -19,11 +19,21 @@ export function forLibvirt(plan: BackupPlan): BackupPlan {
   return { ...plan, disks }
 }
 
-/** An XML comment that names those disks, or nothing. */
+/** Those disks and why libvirt copies them whole, in a sentence; undefined where there is none. */
+export function beyondText(plan: BackupPlan): string | undefined {
+  const beyond = beyondLibvirt(plan)
+  if (beyond.length === 0) return undefined
+  const unknown = beyond.some(({ reasons }) => reasons.some(({ code }) => code === 'checkpoint-not-loaded'))
+  const why = unknown
+    ? 'libvirt does not load the metadata of the checkpoint'
+    : 'libvirt cannot unite the bitmaps of several checkpoints'
+  return `${beyond.map(({ target }) => target).join(', ')}: full, since ${why}.`
+}
+
+/** An XML comment that says so, or nothing. */
 export function beyondComment(plan: BackupPlan): string {
-  const targets = beyondLibvirt(plan).map(({ target }) => target)
-  if (targets.length === 0) return ''
-  const text = `${targets.join(', ')}: full, since libvirt cannot unite the bitmaps of several checkpoints.`
+  const text = beyondText(plan)
+  if (text === undefined) return ''
   // Two hyphens end no comment, but may not stand in one.
   return `<!-- ${text.replace(/[^\x20-\x7e]/g, '?').replaceAll('--', '- -')} -->\n`
 }

@@ -5,7 +5,7 @@ import { findBitmap, judgeBitmap, loadedBitmap, type Violation } from '../validi
 import { type BitmapContext, lostLayer, staleReason, violationReason } from './bitmap-reasons.js'
 import type { ChainedVerdict } from './chained.js'
 import type { DialectRule } from './dialect.js'
-import { layerGone, layerOrderChanged, unitedReason } from './dialect-reasons.js'
+import { bitmapUnaccounted, layerGone, layerOrderChanged, unitedReason } from './dialect-reasons.js'
 import {
   imageInUse,
   layerProblem,
@@ -100,6 +100,8 @@ function judgeWalk(
   switch (walk.state) {
     case 'open':
       return broken([...openReasons(walk.problems), ...inUseReasons(question)])
+    case 'unaccounted':
+      return broken([bitmapUnaccounted(context(question), walk), ...inUseReasons(question)])
     case 'layer-gone':
       return broken([layerGone(target, walk.checkpoint, walk.file), ...inUseReasons(question)])
     case 'order-changed':
@@ -183,14 +185,13 @@ function lostBelow(question: ChainQuestion, layers: readonly number[]): Reason[]
 
 /**
  * The layer which should hold the bitmap though libvirt does not ask for it: the top then; the one that the top then
- * was committed into, if it was not pulled up; or, where the record does not say, the first that could have been the
- * top then. Raw images and other formats cannot: a checkpoint makes its bitmap in the top.
+ * was committed into, if it was not pulled up (a raw one takes the data and cannot take the bitmap); or, where the
+ * record does not say, the first that could have been the top then. Raw images and other formats cannot: a checkpoint
+ * makes its bitmap in the top.
  */
 function suspectLayer({ chain, topThen }: ChainQuestion, layers: readonly number[]): number | undefined {
   if (topThen.state === 'here') return topThen.layer
+  if (topThen.state === 'gone' && topThen.below !== undefined) return topThen.below
   const lacks = chain.findIndex((facts, layer) => facts.format === 'qcow2' && !layers.includes(layer))
-  if (topThen.state === 'gone' && topThen.below !== undefined) {
-    return chain[topThen.below]!.format === 'qcow2' ? topThen.below : undefined
-  }
   return lacks < 0 ? undefined : lacks
 }

@@ -30,22 +30,31 @@ export type ChainedVerdict =
   | { readonly state: 'broken'; readonly bitmap: string; readonly violation: Violation }
   /** A later checkpoint's record says that its bitmap is none of this disk's, yet there is one. */
   | { readonly state: 'not-recorded'; readonly reasons: readonly Reason[] }
+  /** Bitmaps of no known checkpoint: one of them may hold what was written between two that are known. */
+  | { readonly state: 'unaccounted'; readonly layer: number; readonly bitmaps: readonly string[] }
   | { readonly state: 'layer-gone'; readonly checkpoint: string; readonly file: string }
   | { readonly state: 'order-changed'; readonly checkpoint: string; readonly newer: string }
+
+/** How to walk, and what to ask on the way. */
+export interface Look {
+  readonly stop: boolean
+  readonly inChain: (file: string) => boolean
+  readonly isCheckpoint: (bitmap: string) => boolean
+}
 
 /**
  * Walks from the asked checkpoint to the newest.
  *
  * @param chain top first, all of it readable
  * @param line the asked checkpoint, then all later ones, nearest first
- * @param stop end at the first bitmap that records, which then holds all since its checkpoint (mixed dialect)
- * @param inChain is a file of an earlier time still an image of the chain?
+ * @param look.stop end at the first bitmap that records, which then holds all since its checkpoint (mixed dialect)
+ * @param look.inChain is a file of an earlier time still an image of the chain?
+ * @param look.isCheckpoint does a bitmap have the name of a checkpoint, of the line or before it?
  */
 export function walkLine(
   chain: readonly LayerFacts[],
   line: readonly Step[],
-  stop: boolean,
-  inChain: (file: string) => boolean,
+  { stop, inChain, isCheckpoint }: Look,
 ): ChainedVerdict {
   const corrupt = findCorrupt(chain)
   if (corrupt !== undefined) return { state: 'broken', bitmap: line[0]!.checkpoint.name, violation: corrupt }
@@ -73,7 +82,25 @@ export function walkLine(
     bitmaps.push(name)
     if (last) break
   }
-  return { state: 'covered', bitmaps }
+  // One bitmap that records until now needs no other.
+  const odd = bitmaps.length < 2 ? undefined : unaccounted(chain, deepest(steps[0]!, chain), isCheckpoint)
+  return odd ?? { state: 'covered', bitmaps }
+}
+
+/**
+ * A checkpoint whose metadata is lost leaves its bitmap behind, and its writes are in that alone: at the next one it
+ * was disabled, or, by a script that goes by the metadata, was not.
+ */
+function unaccounted(
+  chain: readonly LayerFacts[],
+  began: number,
+  isCheckpoint: (bitmap: string) => boolean,
+): ChainedVerdict | undefined {
+  for (const [layer, { bitmaps }] of chain.slice(0, began + 1).entries()) {
+    const odd = bitmaps.map(({ name }) => name).filter(name => !isCheckpoint(name))
+    if (odd.length > 0) return { state: 'unaccounted', layer, bitmaps: odd }
+  }
+  return undefined
 }
 
 const isGrave = ({ severity }: Reason) => severity === 'blocks'

@@ -1,6 +1,7 @@
 /** Reasons of the chained dialect, and of a tree that leaves open what it needs. */
 import type { LayerFacts } from '../facts.js'
 import { listNames } from '../nearest.js'
+import type { BitmapContext } from './bitmap-reasons.js'
 import type { DialectRule } from './dialect.js'
 import { type Reason, reason } from './reasons.js'
 
@@ -17,18 +18,37 @@ export function unitedReason(
     `What changed on ${target} since '${checkpoint}' is in ${all}. libvirt since 6.6 looks at the asked checkpoint's ` +
     'alone and refuses a disabled one, so virsh cannot make this backup; --format sh (the domain off) and ' +
     '--format qmp can.'
+  const byHand = ' If somebody disabled bitmaps by hand, say --dialect independent.'
   return rule === 'chained'
-    ? reason('dialect-chained', 'note', `Only the newest checkpoint's bitmap records (chained). ${way}`, {
-        checkpoint,
-        bitmaps,
-      })
+    ? reason(
+        'dialect-chained',
+        'note',
+        `Only the newest checkpoint's bitmap records (chained). ${way}${byHand}`,
+        { checkpoint, bitmaps },
+      )
     : reason(
         'dialect-mixed',
         'note',
-        `Older bitmaps are disabled and newer ones record, as on a host whose libvirt was upgraded. ${way} If somebody ` +
-          'disabled it by hand, say --dialect independent.',
+        `Older bitmaps are disabled and newer ones record, as on a host whose libvirt was upgraded. ${way}${byHand}`,
         { checkpoint, bitmaps },
       )
+}
+
+export function bitmapUnaccounted(
+  { target, chain, bitmap: checkpoint }: BitmapContext,
+  { layer, bitmaps }: { readonly layer: number; readonly bitmaps: readonly string[] },
+): Reason {
+  const { filename } = chain[layer]!
+  const [them, theirs] = bitmaps.length === 1 ? ['it', 'that'] : ['they', 'those']
+  return reason(
+    'bitmap-unaccounted',
+    'blocks',
+    `${filename} (layer ${layer} of ${target}) has ${listNames(bitmaps)}, of no checkpoint that there is. If ${them} ` +
+      `belonged to a checkpoint after '${checkpoint}' whose metadata is lost, what was written then is in ${theirs} ` +
+      `alone. Copy ${target} whole; tidemark checkpoint redefine makes the metadata anew, and a bitmap of something ` +
+      'else can be removed (tidemark bitmap --remove).',
+    { layer, filename, checkpoint, bitmaps },
+  )
 }
 
 export function layerGone(target: string, checkpoint: string, file: string): Reason {

@@ -46,7 +46,8 @@ const MESSAGES: Record<DialectPattern, string> = {
   none: 'no disk has the bitmaps of two checkpoints to tell by; libvirt since 6.6 lets each record',
   independent: "each checkpoint's bitmap records, as with libvirt since 6.6",
   chained:
-    "only the newest checkpoint's bitmap records, and those before it are disabled: libvirt before 6.6, or a script",
+    "only the newest checkpoint's bitmap records, and those before it are disabled: libvirt before 6.6, or a script; if " +
+    'somebody disabled bitmaps by hand, say --dialect independent',
   mixed:
     'older bitmaps are disabled and several newer ones record: a host whose libvirt was upgraded to 6.6 or later; if ' +
     'somebody disabled bitmaps by hand, say --dialect independent',

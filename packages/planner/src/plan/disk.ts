@@ -8,6 +8,7 @@ import type { DiskHistory } from './disk-history.js'
 import { shareableDisk } from './layer-reasons.js'
 import type { DiskMeasurement, SubsetViolation } from './measure.js'
 import type { Reason, Severity } from './reasons.js'
+import { checkpointNotLoaded, diskWasAway } from './recorded.js'
 import { resizedReasons } from './resized.js'
 import type { DiskMode, DiskPlan, LibvirtVerdict, MergeSource } from './types.js'
 
@@ -25,7 +26,7 @@ export interface DiskQuestion {
 
 /**
  * Plans one disk. What holds of every answer: where the mode and libvirt's verdict differ some reason says why, and one
- * that is more than a note unless it is the dialect that libvirt does not speak.
+ * that is more than a note unless it is the dialect that libvirt does not speak, or a checkpoint that it does not know.
  */
 export function planDisk({
   history,
@@ -46,6 +47,8 @@ export function planDisk({
   // Bodies on disk of a running domain are behind those in memory: a measurement of them means nothing.
   const measured = images.reasons.some(({ severity }) => severity === 'unknown') ? undefined : measurement
   const context = { target: disk.target, chain, bitmap }
+  const notLoaded = history.notLoaded(bitmap)
+  const away = ruledOut ? undefined : history.awayAt(bitmap)
   const shared = disk.shareable ? [shareableDisk(disk)] : []
   const sizes = resizedReasons({ target: disk.target, chain, checkpoint, topThen, sizeThen })
   const bodies = [...hollowReasons(context, images.sources), ...bodyReasons(context, measured)]
@@ -55,10 +58,13 @@ export function planDisk({
     ...shared,
     ...sizes,
     ...bodies,
+    ...(notLoaded === undefined ? [] : [checkpointNotLoaded(bitmap, notLoaded)]),
+    ...(away === undefined ? [] : [diskWasAway(disk, bitmap, away)]),
     ...unsaid(notes, images.reasons),
   ].sort(bySeverity)
   const refused = measured?.errors.some(({ qemuLoads }) => qemuLoads !== true) ?? false
-  const libvirt: LibvirtVerdict = images.libvirt === 'accept' && refused ? 'reject' : images.libvirt
+  const libvirt: LibvirtVerdict =
+    notLoaded !== undefined || (images.libvirt === 'accept' && refused) ? 'reject' : images.libvirt
   const mode = modeOf(reasons)
   const given = mode === 'incremental' || libvirt === 'accept'
   return {

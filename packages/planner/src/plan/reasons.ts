@@ -28,6 +28,8 @@ export interface ReasonEvidence {
     readonly filesNow: readonly string[]
   }
   'disk-target-changed': { readonly checkpoint: string; readonly targetThen: string; readonly file: string }
+  /** Not part of the domain at a later checkpoint, so unplugged and plugged in again since the asked one. */
+  'disk-was-away': { readonly checkpoint: string; readonly newer: string }
   'disk-path-changed': { readonly checkpoint: string; readonly pathThen: string }
   /**
    * The disk had another size at the checkpoint or since. `knownFrom`: the caller's word, or an internal snapshot that
@@ -48,10 +50,14 @@ export interface ReasonEvidence {
   'layer-gone': { readonly checkpoint: string; readonly file: string }
   /** Chained: a later checkpoint's top lies below an earlier one's. */
   'layer-order-changed': { readonly checkpoint: string; readonly newer: string }
+  /** Chained: bitmaps of no known checkpoint, which may hold what was written between two that are known. */
+  'bitmap-unaccounted': LayerEvidence & { readonly checkpoint: string; readonly bitmaps: readonly string[] }
   /** libvirt refuses disabled bitmaps, or looks at the asked checkpoint's alone; the plan unites several. */
   'dialect-chained': { readonly checkpoint: string; readonly bitmaps: readonly string[] }
   /** Old bitmaps disabled, newer ones all recording: a host whose libvirt was upgraded. */
   'dialect-mixed': { readonly checkpoint: string; readonly bitmaps: readonly string[] }
+  /** libvirt leaves its metadata out at load: it knows no such checkpoint. `why`: what its schema does not have. */
+  'checkpoint-not-loaded': { readonly checkpoint: string; readonly why: string }
   'checkpoint-without-domain': { readonly checkpoint: string }
   'bitmap-name-differs': { readonly checkpoint: string; readonly recorded: string }
   /** Other domains may write to it as well. */

@@ -184,3 +184,27 @@ function withoutDomain(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {
     { checkpoint: checkpoint.name },
   )
 }
+
+/** A backup since it is beyond libvirt; its bitmaps are what they are. */
+export function checkpointNotLoaded(checkpoint: string, why: string): Reason {
+  return reason(
+    'checkpoint-not-loaded',
+    'note',
+    `libvirt leaves the metadata of checkpoint '${checkpoint}' out when it loads them (${why}), so it knows no such ` +
+      'checkpoint. tidemark checkpoint redefine writes metadata that it takes; until then --format sh or qmp make ' +
+      'this backup.',
+    { checkpoint, why },
+  )
+}
+
+/** QEMU keeps the bitmaps wherever it writes to the image; what another program wrote meanwhile is in none. */
+export function diskWasAway(disk: DomainDisk, checkpoint: string, newer: string): Reason {
+  return reason(
+    'disk-was-away',
+    'note',
+    `At the newer checkpoint '${newer}' disk ${disk.target} (${disk.source}) was not part of the domain: it was ` +
+      'unplugged after this one and plugged in again. If something else wrote to it in between, no bitmap shows ' +
+      'that: verify it first.',
+    { checkpoint, newer },
+  )
+}
