@@ -36,7 +36,10 @@ interface ModelLayer {
 /** Numbers are taken modulo what there is. */
 export type Event =
   | { readonly kind: 'write'; readonly granule: number }
-  | { readonly kind: 'checkpoint' }
+  /** `leaveOut`: it has other disks alone, so nothing happens to this one's bitmaps. */
+  | { readonly kind: 'checkpoint'; readonly leaveOut?: boolean }
+  /** The disk is unplugged, and plugged in again as another target. */
+  | { readonly kind: 'retarget' }
   | { readonly kind: 'snapshot' }
   | { readonly kind: 'delete'; readonly checkpoint: number }
   | { readonly kind: 'commit'; readonly top: number; readonly base: number; readonly moved: boolean }
@@ -52,6 +55,7 @@ export type Event =
 export class OperationModel {
   #layers: ModelLayer[] = [newLayer('/images/l0')]
   #checkpoints: CheckpointFacts[] = []
+  #target = 'vda'
   readonly truth = new Map<string, Set<number>>()
   /** What was planned, and how often it was blocked. */
   readonly done: Record<string, number> = {}
@@ -79,7 +83,10 @@ export class OperationModel {
         this.#write(event.granule)
         break
       case 'checkpoint':
-        this.#checkpoint()
+        this.#checkpoint(event.leaveOut ?? false)
+        break
+      case 'retarget':
+        this.#target = this.#target === 'vda' ? 'vdb' : 'vda'
         break
       case 'snapshot':
         this.#snapshot()
@@ -102,9 +109,9 @@ export class OperationModel {
   }
   facts(): BackupFacts {
     return {
-      domain: domain([disk('vda', this.#top.file)]),
+      domain: domain([disk(this.#target, this.#top.file)]),
       checkpoints: this.#checkpoints,
-      chains: new Map([['vda', this.#layers.map(factsOf)]]),
+      chains: new Map([[this.#target, this.#layers.map(factsOf)]]),
     }
   }
 
@@ -182,20 +189,27 @@ export class OperationModel {
     for (const since of this.truth.values()) since.add(granule)
   }
 
-  #checkpoint(): void {
+  #checkpoint(leaveOut: boolean): void {
     if (this.#top.stale) return
     const name = `cp${this.#serial++}`
+    if (!leaveOut) this.#begin(name)
+    const [source, ...below] = this.#layers.map(({ file }) => file)
+    const then = disk(this.#target, source, {
+      backingStore: below.map(file => ({ type: 'file', source: file, format: 'qcow2' })),
+    })
+    const parent = this.#checkpoints.at(-1)?.name
+    const disks = leaveOut
+      ? [{ name: this.#target, checkpoint: 'no' as const, bitmap: undefined }]
+      : undefined
+    this.#checkpoints.push(checkpoint(name, { parent, disks, domain: domain([then]) }))
+    if (!leaveOut) this.truth.set(name, new Set())
+  }
+
+  #begin(name: string): void {
     if (this.#dialect === 'chained') {
       for (const each of this.#top.bitmaps.values()) each.recording = false
     }
     this.#top.bitmaps.set(name, { recording: true, inconsistent: false, bits: new Set() })
-    const [source, ...below] = this.#layers.map(({ file }) => file)
-    const then = disk('vda', source, {
-      backingStore: below.map(file => ({ type: 'file', source: file, format: 'qcow2' })),
-    })
-    const parent = this.#checkpoints.at(-1)?.name
-    this.#checkpoints.push(checkpoint(name, { parent, domain: domain([then]) }))
-    this.truth.set(name, new Set())
   }
 
   #harm({ how, layer: n, bitmap: i }: Event & { kind: 'harm' }): void {
@@ -217,7 +231,9 @@ export class OperationModel {
 
   #snapshot(): void {
     const file = this.#newFile()
-    const plan = this.#plan('snapshot', facts => planSnapshot(facts, { overlays: new Map([['vda', file]]) }))
+    const plan = this.#plan('snapshot', facts =>
+      planSnapshot(facts, { overlays: new Map([[this.#target, file]]) }),
+    )
     if (plan === undefined) return
     this.#layers.unshift(newLayer(file))
     // The overlay is layer 0 by now.
@@ -245,7 +261,7 @@ export class OperationModel {
     const top = event.top % (count - 1)
     const base = top + 1 + (event.base % (count - top - 1))
     const plan = this.#plan('commit', facts =>
-      planCommit(facts, { disk: 'vda', top, base, dialect: this.#dialect }),
+      planCommit(facts, { disk: this.#target, top, base, dialect: this.#dialect }),
     )
     if (plan === undefined) return
     this.#carryOut(plan)
@@ -264,7 +280,11 @@ export class OperationModel {
     const base = 2 + (event.base % Math.max(1, count - 1))
     if (count < 2 || base > count) return
     const plan = this.#plan('pull', facts =>
-      planPull(facts, { disk: 'vda', base: base === count ? undefined : base, dialect: this.#dialect }),
+      planPull(facts, {
+        disk: this.#target,
+        base: base === count ? undefined : base,
+        dialect: this.#dialect,
+      }),
     )
     if (plan === undefined) return
     this.#carryOut(plan)
@@ -277,7 +297,7 @@ export class OperationModel {
     const count = this.#layers.length
     const file = this.#newFile()
     const plan = this.#plan('copy', facts =>
-      planCopy(facts, { disk: 'vda', target: file, shallow: event.shallow, dialect: this.#dialect }),
+      planCopy(facts, { disk: this.#target, target: file, shallow: event.shallow, dialect: this.#dialect }),
     )
     if (plan === undefined) return
     const target = newLayer(file)

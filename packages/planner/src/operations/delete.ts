@@ -1,14 +1,15 @@
 import { buildCheckpointTree, type CheckpointTree } from '../checkpoints/tree.js'
 import { PlanError } from '../errors.js'
-import type { BackupFacts, CheckpointDisk, CheckpointFacts, DomainDisk } from '../facts.js'
+import type { BackupFacts, CheckpointFacts } from '../facts.js'
 import { didYouMean, listNames } from '../nearest.js'
-import { normalizePath } from '../paths.js'
 import type { Dialect } from '../plan/types.js'
 import { findBitmap } from '../validity.js'
 import { applyToChain, withChain, withoutCheckpoint } from './apply.js'
+import { deleteTargets } from './delete-targets.js'
 import { dialectOf } from './dialect.js'
 import { discard } from './discard.js'
 import { chainProblems, type DiskChain, placesOf, problem } from './disks.js'
+import { eachFileOnce, filesOnce } from './shared-layers.js'
 import { chainedTraps } from './traps.js'
 import type { BitmapOperation, OperationProblem, OperationsPlan, Place } from './types.js'
 
@@ -20,7 +21,7 @@ export interface DeleteRequest {
 
 /**
  * Plans the deletion of a checkpoint's bitmaps, in every layer of each of its disks. As in libvirt, disks that have left
- * the domain are passed over, and one disk without the bitmap blocks the whole.
+ * the domain are passed over, and one disk without the bitmap blocks the whole. A layer of several disks is touched once.
  *
  * The metadata is libvirt's: it stays until `virsh checkpoint-delete --metadata`, which gives children their new parent.
  *
@@ -35,34 +36,29 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
   const problems: OperationProblem[] = []
   const disks: string[] = []
   const layers: Place[] = []
-  for (const entry of listedDisks(checkpoint, facts.domain.disks)) {
-    const disk = diskOf(entry, facts.domain.disks)
-    if (disk === undefined) {
-      const message = `disk ${entry.name} of checkpoint '${checkpoint.name}' is not in the domain any more: its bitmap stays where it is`
-      problems.push(problem('disk-unplugged', 'note', entry.name, message, { checkpoint: checkpoint.name }))
-      continue
-    }
+  const found = deleteTargets(facts, tree, checkpoint, dialect)
+  problems.push(...found.unplugged)
+  for (const { disk, bitmap, parent } of found.targets) {
     const chain = facts.chains.get(disk.target) ?? []
     disks.push(disk.target)
     layers.push(...placesOf({ disk, chain }))
     const unfit = chainProblems({ disk, chain })
     problems.push(...unfit)
     if (unfit.some(({ severity, code }) => severity === 'blocks' || code !== 'image-in-use')) continue
-    const bitmap = entry.bitmap ?? checkpoint.name
-    const parent = dialect === 'chained' ? parentBitmap(tree, checkpoint, entry, disk) : undefined
     if (typeof parent === 'object') {
       problems.push(parent)
       continue
     }
-    const found = discard(disk.target, chain, bitmap, parent)
-    problems.push(...deleteProblems({ disk, chain }, bitmap, parent, found.operations.length === 0))
-    if (parent !== undefined && problems.every(({ severity }) => severity !== 'blocks')) {
-      const left = withChain(facts, disk.target, applyToChain(chain, found.operations))
+    const discarded = discard(disk.target, chain, bitmap, parent)
+    problems.push(...deleteProblems({ disk, chain }, bitmap, parent, discarded.operations.length === 0))
+    if (dialect === 'chained' && problems.every(({ severity }) => severity !== 'blocks')) {
+      // The metadata go last: until then the checkpoint is known, and its bitmaps are not there.
+      const between = withChain(facts, disk.target, applyToChain(chain, discarded.operations))
       const checkpoints = withoutCheckpoint(facts.checkpoints, checkpoint.name)
-      problems.push(...chainedTraps(facts, [{ ...left, checkpoints }], disk.target))
+      problems.push(...chainedTraps(facts, [between, { ...between, checkpoints }], disk.target))
     }
-    operations.push(...found.operations)
-    reopen.push(...found.reopen)
+    operations.push(...discarded.operations)
+    reopen.push(...discarded.reopen)
   }
   return {
     ...{
@@ -74,7 +70,7 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
       disks,
       layers,
     },
-    ...{ operations, reopen, data: [], problems },
+    ...{ operations: eachFileOnce(facts, operations), reopen: filesOnce(facts, reopen), data: [], problems },
   }
 }
 
@@ -88,51 +84,6 @@ function findCheckpoint(tree: CheckpointTree, domain: string, name: string): Che
     `domain '${domain}' has no checkpoint '${name}'${didYouMean(name, known)} (known: ${listNames(known)})`,
     { domain, checkpoint: name, known },
   )
-}
-
-/** The disks that the checkpoint has a bitmap of; without a list, those that were writable then. */
-function listedDisks(
-  { disks, domain }: CheckpointFacts,
-  now: readonly DomainDisk[],
-): readonly CheckpointDisk[] {
-  if (disks !== undefined) return disks.filter(({ checkpoint }) => checkpoint === 'bitmap')
-  return (domain?.disks ?? now)
-    .filter(({ source, readonly }) => source !== undefined && !readonly)
-    .map(({ target }) => ({ name: target, checkpoint: 'bitmap', bitmap: undefined }))
-}
-
-/** libvirt goes by the target's name alone; metadata made by hand may have a path. */
-function diskOf({ name }: CheckpointDisk, disks: readonly DomainDisk[]): DomainDisk | undefined {
-  const byTarget = disks.find(({ target }) => target === name)
-  if (byTarget !== undefined || !name.startsWith('/')) return byTarget
-  const path = normalizePath(name)
-  return disks.find(({ source }) => source !== undefined && normalizePath(source) === path)
-}
-
-/** The bitmap of the nearest older checkpoint that has this disk; a problem where the tree does not tell. */
-function parentBitmap(
-  tree: CheckpointTree,
-  checkpoint: CheckpointFacts,
-  entry: CheckpointDisk,
-  disk: DomainDisk,
-): string | undefined | OperationProblem {
-  const { name } = checkpoint
-  if (tree.problems.some(each => each.code === 'checkpoint-cycle' && each.checkpoints.includes(name))) {
-    const message = `the parents of checkpoint '${name}' form a circle: whose bitmap of ${disk.target} is to get its changes cannot be told`
-    return problem('checkpoint-cycle', 'blocks', disk.target, message, { checkpoint: name })
-  }
-  const ancestors = tree.ancestors(name)
-  for (const ancestor of ancestors) {
-    const facts = tree.get(ancestor)!
-    const same = listedDisks(facts, [disk]).find(each => diskOf(each, [disk]) || each.name === entry.name)
-    if (same !== undefined) return same.bitmap ?? ancestor
-  }
-  const oldest = tree.get(ancestors.at(-1) ?? name)!
-  if (oldest.parent === undefined) return undefined
-  const message =
-    `checkpoint '${oldest.parent}', the parent of '${oldest.name}', is not there: which bitmap of ${disk.target} is to get ` +
-    `the changes of '${name}' cannot be told`
-  return problem('checkpoint-parent-missing', 'blocks', disk.target, message, { checkpoint: name })
 }
 
 function deleteProblems(

@@ -86,6 +86,7 @@ export type OperationProblemCode =
   /** Chained: whose bitmap is to get the changes cannot be told. */
   | 'checkpoint-parent-missing'
   | 'checkpoint-cycle'
+  | 'bitmap-name-differs'
   | 'image-in-use'
   | 'source-not-readable'
   /** A bitmap that is left behind, with the rule that it breaks. libvirt says nothing. */

@@ -1,0 +1,124 @@
+import { describe, expect, it } from 'vitest'
+import {
+  type BackupFacts,
+  type OperationsPlan,
+  operationsExitStatus,
+  planBackup,
+  planDelete,
+} from '../src/index.js'
+import { applyToChain, withChain, withoutCheckpoint } from '../src/operations/apply.js'
+import { bitmap, checkpoint, disk, domain, layer } from './facts.js'
+
+const off = (name: string) => bitmap(name, { recording: false })
+const brief = ({ operations }: OperationsPlan): string[] =>
+  operations.map(({ kind, disk, layer, bitmap }) => `${kind} ${disk} ${layer} ${bitmap}`)
+const codes = ({ problems }: OperationsPlan): string[] =>
+  problems.map(({ severity, code, disk }) => `${severity} ${disk} ${code}`)
+
+/** What is left once the bitmaps and the metadata have gone. */
+function carriedOut(facts: BackupFacts, plan: OperationsPlan): BackupFacts {
+  const after = plan.disks.reduce((before, target) => {
+    const own = plan.operations.filter(operation => operation.disk === target)
+    return withChain(before, target, applyToChain(before.chains.get(target)!, own))
+  }, facts)
+  return { ...after, checkpoints: withoutCheckpoint(facts.checkpoints, plan.checkpoint!) }
+}
+
+describe('chained: the disk of a deletion is the one that a backup finds', () => {
+  const then = domain([disk('vdb', '/i/d')])
+  const now = domain([disk('vdc', '/i/d')])
+  const moved: BackupFacts = {
+    domain: now,
+    checkpoints: [
+      checkpoint('p', { domain: then }),
+      checkpoint('c', { parent: 'p', domain: now }),
+      checkpoint('d', { parent: 'c', domain: now }),
+    ],
+    chains: new Map([['vdc', [layer('/i/d', [off('p'), off('c'), 'd'])]]]),
+  }
+
+  it('where it was another target at the checkpoint before', () => {
+    const plan = planDelete(moved, { checkpoint: 'c', dialect: 'chained' })
+    expect(brief(plan)).toEqual(['merge vdc 0 p', 'remove vdc 0 c'])
+    const [after] = planBackup(carriedOut(moved, plan), { incremental: 'p', dialect: 'chained' }).disks
+    expect([after!.mode, after!.merge.map(each => each.bitmap)]).toEqual(['incremental', ['p', 'd']])
+  })
+
+  it('where it was another target at the checkpoint itself', () => {
+    const [p, c, d] = moved.checkpoints
+    const facts = { ...moved, checkpoints: [p!, { ...c!, domain: then }, d!] }
+    const plan = planDelete(facts, { checkpoint: 'c', dialect: 'chained' })
+    expect([brief(plan), codes(plan)]).toEqual([['merge vdc 0 p', 'remove vdc 0 c'], []])
+    // libvirt goes by the target's name alone.
+    const independent = planDelete(facts, { checkpoint: 'c', dialect: 'independent' })
+    expect([brief(independent), codes(independent)]).toEqual([[], ['note vdb disk-unplugged']])
+  })
+
+  it('where two disks changed places, and the older checkpoint left one of them out', () => {
+    const before = domain([disk('vda', '/i/a'), disk('vdb', '/i/b')])
+    const swapped = domain([disk('vda', '/i/b'), disk('vdb', '/i/a')])
+    const facts: BackupFacts = {
+      domain: swapped,
+      checkpoints: [
+        checkpoint('o', { domain: before }),
+        checkpoint('p', {
+          ...{ parent: 'o', domain: before },
+          disks: [{ name: 'vda', checkpoint: 'bitmap', bitmap: undefined }],
+        }),
+        checkpoint('c', { parent: 'p', domain: swapped }),
+        checkpoint('d', { parent: 'c', domain: swapped }),
+      ],
+      chains: new Map([
+        ['vda', [layer('/i/b', [off('o'), off('c'), 'd'])]],
+        ['vdb', [layer('/i/a', [off('o'), off('p'), off('c'), 'd'])]],
+      ]),
+    }
+    const plan = planDelete(facts, { checkpoint: 'c', dialect: 'chained' })
+    expect(brief(plan)).toEqual(['merge vda 0 o', 'remove vda 0 c', 'merge vdb 0 p', 'remove vdb 0 c'])
+  })
+
+  it('and where the metadata name another bitmap, which of both is meant cannot be told', () => {
+    const [p, c, d] = moved.checkpoints
+    const disks = [{ name: 'vdc', checkpoint: 'bitmap' as const, bitmap: 'd' }]
+    const facts = { ...moved, checkpoints: [p!, { ...c!, disks }, d!] }
+    const plan = planDelete(facts, { checkpoint: 'c', dialect: 'chained' })
+    expect([operationsExitStatus(plan), codes(plan)]).toEqual([1, ['blocks vdc bitmap-name-differs']])
+    expect(brief(planDelete(facts, { checkpoint: 'c', dialect: 'independent' }))).toEqual(['remove vdc 0 d'])
+  })
+})
+
+describe('a layer of two disks', () => {
+  const now = domain([disk('vda', '/i/a'), disk('vdb', '/i/b')])
+  const shared = (...bitmaps: Parameters<typeof layer>[1]): BackupFacts => ({
+    domain: now,
+    checkpoints: [checkpoint('p', { domain: now }), checkpoint('c', { parent: 'p', domain: now })],
+    chains: new Map([
+      ['vda', [layer('/i/a', [off('p'), 'c']), layer('/i/base', bitmaps, { fileId: '1:2' })]],
+      ['vdb', [layer('/i/b', [off('p'), 'c']), layer('/link/base', bitmaps, { fileId: '1:2' })]],
+    ]),
+  })
+
+  it('is touched once, under whatever name', () => {
+    const plan = planDelete(shared('c', 'p'), { checkpoint: 'c', dialect: 'independent' })
+    expect(brief(plan)).toEqual(['remove vda 0 c', 'remove vdb 0 c', 'remove vdb 1 c'])
+    expect(plan.reopen.map(({ filename }) => filename)).toEqual(['/i/base'])
+  })
+
+  it('chained: its marks are merged before it goes', () => {
+    const plan = planDelete(shared(off('p'), 'c'), { checkpoint: 'c', dialect: 'chained' })
+    expect(brief(plan).filter(each => each.includes(' 1 '))).toEqual([
+      'enable vda 1 p',
+      'merge vda 1 p',
+      'remove vdb 1 c',
+    ])
+  })
+
+  it('a disk that is listed twice counts once', () => {
+    const facts = shared()
+    const listed = ['vda', '/i/a'].map(name => ({ name, checkpoint: 'bitmap' as const, bitmap: undefined }))
+    const [p, c] = facts.checkpoints
+    const plan = planDelete({ ...facts, checkpoints: [p!, { ...c!, disks: listed }] }, { checkpoint: 'c' })
+    expect(brief(plan)).toEqual(expect.arrayContaining(['remove vda 0 c']))
+    expect(plan.disks).toEqual(['vda'])
+  })
+})
