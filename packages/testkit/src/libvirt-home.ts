@@ -148,6 +148,12 @@ export class LibvirtHome {
     await this.#startDaemon()
   }
 
+  /** False once the daemon has died: libvirt 9.0 does now and then, in the thread of a domain's events. */
+  get alive(): boolean {
+    const daemon = this.#daemon
+    return daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null
+  }
+
   /** Ends every process of the lab and removes its folders. Safe to call twice. */
   async stop(): Promise<void> {
     const daemon = this.#daemon

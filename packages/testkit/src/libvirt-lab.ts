@@ -47,6 +47,7 @@ export class LibvirtLab {
   #serial = 0
   /** Shells that wait for the next command; as many as ran at once. */
   readonly #shells: VirshShell[] = []
+  #hung = false
   /** What tidemark's `--libvirt-root` wants: holds `qemu/DOM.xml` and `qemu/checkpoint/DOM/*.xml`. */
   readonly libvirtRoot: string
   /** A folder for images that the lab's QEMU can read and write. */
@@ -60,6 +61,14 @@ export class LibvirtLab {
 
   static async start(): Promise<LibvirtLab> {
     return new LibvirtLab(await LibvirtHome.start())
+  }
+
+  /**
+   * False once libvirt's daemon has died by itself or a command of virsh was never answered: what libvirt said since is
+   * no answer. (virsh starts another daemon, which `stop` ends too.)
+   */
+  get alive(): boolean {
+    return this.#home.alive && !this.#hung
   }
 
   /** Ends all domains at once (as a power cut does), the daemon, and removes the folders. */
@@ -107,7 +116,10 @@ export class LibvirtLab {
     const connect = ['-q', '-c', 'qemu:///session']
     if (!fitsShell(args)) return await this.#home.run('virsh', [...connect, ...args], { accept, timeout })
     const shell = this.#shells.pop() ?? new VirshShell(this.#home.spawn('virsh', connect))
-    const result = await shell.run(args, timeout)
+    const result = await shell.run(args, timeout).catch(error => {
+      this.#hung = true
+      throw error
+    })
     if (shell.alive) this.#shells.push(shell)
     if (accept === 'any' || accept.includes(result.status)) return result
     throw new RunError(`virsh ${args.join(' ')}`, result, `exit status ${result.status}`)

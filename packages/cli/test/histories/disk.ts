@@ -2,9 +2,6 @@ import { rmSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { qemuImg } from '@tidemark/testkit'
 
-/** What was done to a disk that no bitmap of it tells (see known.ts). */
-export type Damage = 'cleared' | 'cut' | 'cut-and-grown' | 'cut-and-merged' | 'disabled'
-
 /** A disk when a checkpoint took it in. */
 export interface Moment {
   readonly content: Buffer
@@ -22,7 +19,12 @@ export class Disk {
   content: Buffer
   /** Checkpoint → the disk then, if it was plugged in and taken in. */
   readonly moments = new Map<string, Moment>()
-  readonly damage = new Map<string, Set<Damage>>()
+  /** Bitmap → the disk each time that somebody cleared it, in whichever layer. */
+  readonly cleared = new Map<string, Buffer[]>()
+  /** Names of bitmaps that somebody disabled. */
+  readonly disabled = new Set<string>()
+  /** Checkpoint → the smallest size that the disk was cut to since, in bytes. */
+  readonly cutTo = new Map<string, number>()
 
   constructor(id: string, format: Disk['format'], file: string, size: number) {
     this.id = id
@@ -39,24 +41,18 @@ export class Disk {
     return this.content.length
   }
 
-  harm(checkpoints: Iterable<string>, damage: Damage): void {
-    for (const name of checkpoints) {
-      this.damage.set(name, new Set([...(this.damage.get(name) ?? []), damage]))
-    }
+  clearedNow(bitmap: string): void {
+    this.cleared.set(bitmap, [...(this.cleared.get(bitmap) ?? []), Buffer.from(this.content)])
   }
 
-  isHarmed(checkpoint: string, damage: Damage): boolean {
-    return this.damage.get(checkpoint)?.has(damage) ?? false
-  }
-
-  /** The new area reads as zeros, and so does what was cut off before: no bitmap has it. */
+  /** @param content what the guest sees now, of another size than before */
   resized(content: Buffer): void {
-    const grown = content.length > this.size
-    const was = this.content
+    if (content.length < this.size) {
+      for (const name of this.moments.keys()) {
+        this.cutTo.set(name, Math.min(content.length, this.cutTo.get(name) ?? content.length))
+      }
+    }
     this.content = content
-    if (content.length < was.length) this.harm(this.moments.keys(), 'cut')
-    if (!grown) return
-    for (const name of this.moments.keys()) if (this.isHarmed(name, 'cut')) this.harm([name], 'cut-and-grown')
   }
 }
 

@@ -81,7 +81,7 @@ async function offPeriod(
         throw new Error(`disk ${disk.id} does not hold what was written`)
     }
   }
-  const changes = random.pick([0, 0, 1, 1, 2])
+  const changes = random.pick([0, 1, 1, 2])
   for (let i = 0; i < changes; i++) await take(world, coverage, chooseStep(offlineSteps, world, random))
   if (changes > 0) await world.define()
 

@@ -1,15 +1,13 @@
 import { existsSync, rmSync } from 'node:fs'
 import type { DiskPlan } from '@tidemark/planner'
 import { backupXml, ownClusters } from '@tidemark/testkit'
-import { type ByteSet, widen } from '../sets.js'
+import { widen } from '../sets.js'
 import type { Coverage } from './coverage.js'
 import type { Disk } from './disk.js'
-import { known, type Miss } from './known.js'
+import { excuses, type Miss } from './known.js'
 import { type Planned, type Plans, planLive } from './plans.js'
+import { differing, STEP, setOf, stepsOf } from './steps-of.js'
 import type { World } from './world.js'
-
-/** QEMU copies for a backup in steps of 64 KiB at least, which is the target's cluster too. */
-export const STEP = 65536
 
 /** What libvirt said of one disk, and what it copied. */
 interface Answer {
@@ -44,15 +42,6 @@ async function askLibvirt(
   return answers
 }
 
-/** Starts of the steps in which two contents differ, or one of them is shorter. */
-function differing(a: Uint8Array, b: Uint8Array): number[] {
-  const found: number[] = []
-  for (let at = 0; at < Math.max(a.length, b.length); at += STEP) {
-    if (Buffer.compare(a.subarray(at, at + STEP), b.subarray(at, at + STEP)) !== 0) found.push(at)
-  }
-  return found
-}
-
 /** The disk then, cut or filled with zeros to its size now. */
 function sized(content: Buffer, size: number): Buffer {
   return Buffer.concat([content], size)
@@ -62,24 +51,6 @@ function restored(base: Buffer, own: ReadonlyMap<number, Uint8Array>): Buffer {
   const disk = Buffer.from(base)
   for (const [offset, bytes] of own) disk.set(bytes, offset)
   return disk
-}
-
-const setOf = (own: ReadonlyMap<number, Uint8Array>): ByteSet => {
-  const bounds: number[] = []
-  for (const [offset, { length }] of [...own].sort(([a], [b]) => a - b)) {
-    if (bounds.at(-1) === offset) bounds.pop()
-    else bounds.push(offset)
-    bounds.push(offset + length)
-  }
-  return bounds
-}
-
-function stepsOf(set: ByteSet): Set<number> {
-  const steps = new Set<number>()
-  for (let i = 0; i < set.length; i += 2) {
-    for (let at = set[i]! - (set[i]! % STEP); at < set[i + 1]!; at += STEP) steps.add(at)
-  }
-  return steps
 }
 
 const blocking = ({ reasons }: DiskPlan): string[] => [
@@ -136,6 +107,7 @@ export class Judge {
     for (const [checkpoint, planned] of plans) {
       for (const disk of planned.plan.disks) {
         const answer = answers.get(checkpoint)!.get(disk.target)!
+        this.#said(disk)
         this.#verdict(checkpoint, disk, answer, 'live')
         if (disk.mode === 'unknown')
           this.#say(checkpoint, disk, 'cannot be told, though QEMU itself was asked')
@@ -198,7 +170,10 @@ export class Judge {
     if (disk.mode === 'incremental' && moment === undefined) {
       this.#say(checkpoint, disk, 'is incremental, though the checkpoint did not take it in')
     }
-    if (moment === undefined) return
+    if (moment === undefined) {
+      for (const code of blocking(disk)) this.#coverage.count('traps', code)
+      return
+    }
     const clusters = differing(restored(sized(moment.content, subject.size), own), subject.content)
     if (disk.mode === 'incremental' && clusters.length > 0) {
       this.#excuse({
@@ -206,8 +181,9 @@ export class Judge {
         ...{ newer: copies, dialect: plan.dialect },
       })
     }
-    if (disk.mode === 'full' && clusters.length === 0) {
-      for (const code of blocking(disk)) this.#coverage.count('needless', code)
+    if (disk.mode === 'full') {
+      const kind = clusters.length === 0 ? 'needless' : 'traps'
+      for (const code of blocking(disk)) this.#coverage.count(kind, code)
     }
   }
 
@@ -240,8 +216,8 @@ export class Judge {
   }
 
   #excuse(miss: Miss): void {
-    const reason = known.find(each => each.covers(miss))
-    if (reason !== undefined) this.#coverage.count('known', reason.id)
+    const found = excuses(miss)
+    if (found !== undefined) for (const id of found) this.#coverage.count('known', id)
     else {
       const { checkpoint, plan, clusters, bodies } = miss
       const how = bodies ? 'from the files' : 'live'

@@ -1,5 +1,6 @@
 import type { DiskPlan } from '@tidemark/planner'
 import type { Disk } from './disk.js'
+import { differing, STEP } from './steps-of.js'
 
 /** A write that a plan called incremental would miss. */
 export interface Miss {
@@ -19,36 +20,40 @@ interface Known {
   readonly id: string
   /** Why nothing on disk tells. */
   readonly why: string
-  covers(miss: Miss): boolean
+  /** @returns whether it explains that these 64 KiB are missing */
+  covers(miss: Miss, cluster: number): boolean
 }
 
 /**
- * What no plan can know from the images and the metadata: somebody's hand took bits away and left no trace. Each is
- * named in docs/planning.md ("Limits"). Nothing else may be missed.
+ * What no plan can know from the images and the metadata: somebody's hand took bits away and left no trace
+ * (docs/planning.md tells of them). Nothing else may be missed.
  */
 export const known: readonly Known[] = [
   {
     id: 'cleared-bitmap',
     why: "a cleared bitmap looks like one of a disk that nobody wrote to, unless a newer checkpoint's has a bit of it",
-    covers: ({ disk, checkpoint, clusters, bodies, newer }) =>
-      disk.isHarmed(checkpoint, 'cleared') &&
-      !(bodies && [...newer.values()].some(bits => clusters.some(cluster => bits.has(cluster)))),
+    covers: ({ disk, checkpoint, bodies, newer }, cluster) =>
+      // What was written after that is in the bitmap.
+      (disk.cleared.get(checkpoint) ?? []).some(then =>
+        differing(disk.moments.get(checkpoint)!.content, then).includes(cluster),
+      ) && !(bodies && [...newer.values()].some(bits => bits.has(cluster))),
   },
   {
-    id: 'cut-and-grown',
-    why: 'a disk that was cut and grown again to any size has zeros where no bitmap has a bit, and no size then to compare',
-    covers: ({ disk, checkpoint }) => disk.isHarmed(checkpoint, 'cut-and-grown'),
-  },
-  {
-    id: 'cut-and-merged',
-    why: 'a layer that was cut and then merged into a longer one lets what that has behind the cut come to light again',
-    covers: ({ disk, checkpoint }) => disk.isHarmed(checkpoint, 'cut-and-merged'),
+    id: 'cut-off',
+    why:
+      'a disk that was cut has zeros behind the cut once it is grown again, or what a deeper layer has there once it is ' +
+      'merged; no bitmap has a bit of either',
+    covers: ({ disk, checkpoint }, cluster) => cluster + STEP > (disk.cutTo.get(checkpoint) ?? Infinity),
   },
   {
     id: 'disabled-like-chained',
     why: 'a bitmap disabled by hand on every disk that has two looks like the chained dialect',
-    covers: ({ disk, checkpoint, dialect }) =>
-      dialect === 'chained' &&
-      [checkpoint, ...disk.damage.keys()].some(name => disk.isHarmed(name, 'disabled')),
+    covers: ({ disk, dialect }) => dialect === 'chained' && disk.disabled.size > 0,
   },
 ]
+
+/** What explains a miss, or undefined where something of it is not explained. */
+export function excuses(miss: Miss): readonly string[] | undefined {
+  const found = miss.clusters.map(cluster => known.find(({ covers }) => covers(miss, cluster))?.id)
+  return found.every(id => id !== undefined) ? [...new Set(found)] : undefined
+}

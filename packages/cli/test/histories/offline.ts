@@ -37,13 +37,38 @@ function byHand(kind: 'clear' | 'remove' | 'disable', weight: number): Step {
           (kind === 'remove' || !flags.includes('in-use')) && (kind !== 'disable' || flags.includes('auto')),
       )
       if (able.length === 0) return 'there is none'
-      const { disk, file, name } = world.random.pick(able)
+      // Below the top is where libvirt does not look.
+      const deep = able.filter(({ disk, file }) => file !== disk.top)
+      const { disk, file, name } = world.random.pick(deep.length > 0 && world.random.bool(0.7) ? deep : able)
       await qemuImg.bitmap(`--${kind}`, file, name)
-      if (kind === 'clear') disk.harm([name], 'cleared')
-      if (kind === 'disable') disk.harm([name], 'disabled')
+      if (kind === 'clear') disk.clearedNow(name)
+      if (kind === 'disable') disk.disabled.add(name)
       return `${name} of ${disk.id}, layer ${disk.files.indexOf(file)}`
     },
   }
+}
+
+/** The deepest layer loses the bitmap of a checkpoint that began there: libvirt accepts what is left. */
+const removeDeepest: Step = {
+  kind: 'remove-deepest-by-hand',
+  weight: world => (qcow2(world).some(({ files }) => files.length > 1) ? 3 : 0),
+  async run(world) {
+    const all = await storedBitmaps(world)
+    const deepest = all.filter(
+      ({ disk, file, name }) =>
+        file !== disk.top &&
+        !all.some(
+          other =>
+            other.disk === disk &&
+            other.name === name &&
+            disk.files.indexOf(other.file) > disk.files.indexOf(file),
+        ),
+    )
+    if (deepest.length === 0) return 'there is none'
+    const { disk, file, name } = world.random.pick(deepest)
+    await qemuImg.bitmap('--remove', file, name)
+    return `${name} of ${disk.id}, layer ${disk.files.indexOf(file)}`
+  },
 }
 
 async function resize(world: World, kind: 'shrink' | 'grow'): Promise<string> {
@@ -103,13 +128,20 @@ const overlayByHand: Step = {
   },
 }
 
-/** An image is put between two that libvirt knows. */
+/** An image is put between two that libvirt knows, and that share a bitmap if there are such. */
 const insertByHand: Step = {
   kind: 'insert-by-hand',
-  weight: world => (qcow2(world).some(({ files }) => files.length > 1) ? 1 : 0),
+  weight: world => (qcow2(world).some(({ files }) => files.length > 1) ? 2.5 : 0),
   async run(world) {
-    const disk = world.random.pick(qcow2(world).filter(({ files }) => files.length > 1))
-    const at = world.random.int(1, disk.files.length - 1)
+    const all = await storedBitmaps(world)
+    const names = (file: string) => all.filter(each => each.file === file).map(({ name }) => name)
+    const places = qcow2(world).flatMap(disk =>
+      disk.files.slice(1).map((below, i) => ({ disk, at: i + 1, below })),
+    )
+    const shared = places.filter(({ disk, at, below }) =>
+      names(disk.files[at - 1]!).some(name => names(below).includes(name)),
+    )
+    const { disk, at } = world.random.pick(shared.length > 0 ? shared : places)
     const between = world.file(disk.id)
     await world.lab.createImage(between, undefined, { backing: disk.files[at]! })
     await run('qemu-img', ['rebase', '-u', '-F', 'qcow2', '-b', between, disk.files[at - 1]!])
@@ -119,13 +151,30 @@ const insertByHand: Step = {
   },
 }
 
+/** Another image at a disk's target, with bitmaps of the same names: libvirt asks for no more. */
+const impostor: Step = {
+  kind: 'impostor',
+  weight: world => (world.disks.length < 5 && world.attached.some(({ moments }) => moments.size > 0) ? 1 : 0),
+  async run(world) {
+    const old = world.random.pick(world.attached.filter(({ moments }) => moments.size > 0))
+    const { target } = old
+    old.target = undefined
+    const disk = await world.addDisk(target)
+    for (const name of old.moments.keys()) await qemuImg.bitmap('--add', disk.top, name)
+    disk.content = Buffer.alloc(disk.size, 7)
+    await qemuIo(disk.top, [`write -P 7 0 ${disk.size}`])
+    return `${disk.id} for ${old.id} at ${target}`
+  },
+}
+
 /** What a program that does not know bitmaps does: autoclear bit 0, in the last of the bytes 88 to 95. */
 const stale: Step = {
   kind: 'stale',
   weight: () => 1,
   async run(world) {
-    const disk = world.random.pick(qcow2(world))
-    const file = world.random.pick(disk.files)
+    const layered = qcow2(world).filter(({ files }) => files.length > 1)
+    const disk = world.random.pick(layered.length > 0 ? layered : qcow2(world))
+    const file = world.random.pick(disk.files.length > 1 ? disk.files.slice(1) : disk.files)
     const fd = openSync(file, 'r+')
     try {
       const byte = new Uint8Array(1)
@@ -142,5 +191,15 @@ const stale: Step = {
 /** What happens to the images while the domain is off. */
 export const offlineSteps: readonly Step[] = [
   ...[byHand('clear', 1.5), byHand('remove', 2), byHand('disable', 1.5)],
-  ...[shrink, growOffline, foreignWrite, foreignCrash, overlayByHand, insertByHand, stale],
+  ...[
+    removeDeepest,
+    shrink,
+    growOffline,
+    foreignWrite,
+    foreignCrash,
+    overlayByHand,
+    insertByHand,
+    stale,
+    impostor,
+  ],
 ]

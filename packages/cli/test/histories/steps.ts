@@ -129,7 +129,6 @@ async function blockJob(
   if (Buffer.compare(content, disk.content) === 0) return ''
   if (sizes.size === 1) throw new Error(`${job} changed what the guest of disk ${disk.id} sees`)
   disk.resized(content)
-  disk.harm(disk.moments.keys(), 'cut-and-merged')
   return ', its layers were of unequal size'
 }
 
@@ -221,7 +220,9 @@ const grow: Step = {
   kind: 'grow',
   weight: () => 1,
   async run(world) {
-    const disk = world.random.pick(world.attached)
+    // Only the top of a chain grows.
+    const tall = layered(world, 2)
+    const disk = world.random.pick(tall.length > 0 && world.random.bool(0.7) ? tall : world.attached)
     const size = disk.size + world.random.int(1, 16) * 65536
     const { status, stderr } = await world.lab.tryVirsh('blockresize', world.name, disk.target!, `${size}B`)
     if (status !== 0) {
