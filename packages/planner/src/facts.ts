@@ -141,6 +141,13 @@ export interface LayerFacts {
   readonly bitmaps: readonly BitmapFacts[]
   /** Internal snapshots: they tell how large the disk was when each was taken. Absent: not looked at, or none. */
   readonly snapshots?: readonly SnapshotFacts[]
+  /** Its external data file, where that is a raw image of the disk by itself (`data-file-raw`). */
+  readonly dataFileRaw?: string
+  /**
+   * What its own header names as its backing file, where the domain names another one below it, or none; empty where the
+   * header names none. Absent: they agree, or the domain leaves it to the header.
+   */
+  readonly ownBacking?: string
   /** What tells the file from every other one of its host, whatever it is called; compared with `fileIds`. */
   readonly fileId?: string | undefined
 }

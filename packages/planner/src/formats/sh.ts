@@ -1,4 +1,5 @@
 import { shellQuote } from '../paths.js'
+import type { Reason } from '../plan/reasons.js'
 import type { BackupPlan, DiskPlan } from '../plan/types.js'
 import { requireKnown } from './require-known.js'
 
@@ -15,7 +16,7 @@ export interface ShOptions {
  * Commands that make the backup while the domain is off, for `sh -e` with `tidemark` and `qemu-img` on PATH. For each
  * incremental disk: its dirty extents in `TARGET.dirty.json`, and their data in `TARGET.dirty.raw`, sparse, of the
  * disk's size, each at its own offset. For each full disk: a whole copy in `TARGET.full.qcow2`. A disk whose images
- * cannot be read makes the script fail, after the others are done.
+ * cannot be read, or would be read otherwise than the domain does, makes the script fail, after the others are done.
  *
  * To restore, write the dirty extents of the raw file over the backup before (docs/planning.md shows how).
  *
@@ -30,9 +31,10 @@ export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
   const rules = mapRules.map(({ from, to }) => ` --map-source ${shellQuote(`${from}=${resolvePath(to)}`)}`)
   const title = `# Backup of domain ${comment(plan.domain)} since checkpoint ${comment(plan.incremental)}; run with sh -e`
   const lines = ['#!/bin/sh -e', title]
-  const unreadable = plan.disks.filter(disk => disk.mode === 'full' && !readable(disk))
+  const unreadable = plan.disks.filter(disk => (disk.mode === 'full' && !readable(disk)) || otherwise(disk))
   for (const disk of plan.disks) {
     const name = disk.target.replace(/[^\w.-]/g, '_')
+    if (otherwise(disk)) continue
     if (disk.mode === 'incremental') {
       const bitmaps = bitmapArguments(disk, resolvePath)
       lines.push(
@@ -51,7 +53,8 @@ export function planToSh(plan: BackupPlan, options: ShOptions = {}): string {
     }
   }
   for (const disk of unreadable) {
-    const message = `${disk.target}: not backed up: ${disk.reasons[0]?.message ?? 'its images cannot be read'}`
+    const why = otherwise(disk) ?? disk.reasons[0]
+    const message = `${disk.target}: not backed up: ${why?.message ?? 'its images cannot be read'}`
     lines.push(`printf '%s\\n' ${shellQuote(message)} >&2`)
   }
   if (unreadable.length > 0) lines.push('exit 1')
@@ -81,6 +84,11 @@ function readable({ reasons, filename, type }: DiskPlan): boolean {
   return !reasons.some(
     ({ code }) => UNREADABLE.has(code) || code === 'backing-cycle' || code === 'bitmap-corrupt',
   )
+}
+
+/** What opens an image by itself would read another disk than the domain has. */
+function otherwise({ reasons }: DiskPlan): Reason | undefined {
+  return reasons.find(({ code }) => code === 'backing-file-differs')
 }
 
 /** A file name in quotes that cannot be taken for an option. */

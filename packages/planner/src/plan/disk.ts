@@ -5,7 +5,7 @@ import { type BitmapContext, corruptReason, subsetViolated } from './bitmap-reas
 import { judgeChain, type Source } from './chain.js'
 import type { DialectRule } from './dialect.js'
 import type { DiskHistory } from './disk-history.js'
-import { shareableDisk } from './layer-reasons.js'
+import { imageNotes, shareableDisk } from './layer-reasons.js'
 import type { DiskMeasurement, SubsetViolation } from './measure.js'
 import type { Reason, Severity } from './reasons.js'
 import { checkpointNotLoaded, diskWasAway } from './recorded.js'
@@ -60,6 +60,7 @@ export function planDisk({
     ...bodies,
     ...(notLoaded === undefined ? [] : [checkpointNotLoaded(bitmap, notLoaded)]),
     ...(away === undefined ? [] : [diskWasAway(disk, bitmap, away)]),
+    ...imageNotes(disk, chain),
     ...unsaid(notes, images.reasons),
   ].sort(bySeverity)
   const refused = measured?.errors.some(({ qemuLoads }) => qemuLoads !== true) ?? false

@@ -120,3 +120,42 @@ export function shareableDisk(disk: DomainDisk): Reason {
     { source: disk.source ?? '' },
   )
 }
+
+/** What holds of images whatever the bitmaps say: notes. */
+export function imageNotes(disk: DomainDisk, chain: readonly LayerFacts[]): Reason[] {
+  return chain.flatMap((facts, layer) => {
+    const { ownBacking, dataFileRaw } = facts
+    return [
+      ...(ownBacking === undefined ? [] : [backingDiffers(disk, layer, facts, ownBacking, chain[layer + 1])]),
+      ...(dataFileRaw === undefined ? [] : [rawDataFile(disk, layer, facts, dataFileRaw)]),
+    ]
+  })
+}
+
+function backingDiffers(
+  disk: DomainDisk,
+  layer: number,
+  { filename }: LayerFacts,
+  header: string,
+  below: LayerFacts | undefined,
+): Reason {
+  const message =
+    `The domain has ${below === undefined ? 'nothing' : below.filename} below ${filename} (layer ${layer} of ` +
+    `${disk.target}), but the image itself names ${header === '' ? 'no backing file' : header}. libvirt goes by the ` +
+    'domain, and so does this plan; qemu-img, tidemark dump and with them --format sh go by the image and would read ' +
+    'another disk. Make them agree: qemu-img rebase -u, or mend the XML.'
+  return reason('backing-file-differs', 'note', message, {
+    layer,
+    filename,
+    header,
+    below: below?.filename ?? null,
+  })
+}
+
+/** Whoever opens it as the raw image that it is passes by the bitmaps. */
+function rawDataFile(disk: DomainDisk, layer: number, { filename }: LayerFacts, dataFile: string): Reason {
+  const message =
+    `The data of ${filename} (layer ${layer} of ${disk.target}) are in ${dataFile}, a raw image by itself: what was ` +
+    'written to that without the qcow2 file is in no bitmap. If anything may have done so, copy the disk whole.'
+  return reason('data-file-raw', 'note', message, { layer, filename, dataFile })
+}

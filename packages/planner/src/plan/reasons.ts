@@ -71,6 +71,10 @@ export interface ReasonEvidence {
   'image-unsupported': LayerEvidence & { readonly detail: string }
   'image-denied': LayerEvidence & { readonly detail: string }
   'backing-cycle': LayerEvidence & { readonly detail: string }
+  /** libvirt goes by the domain's `<backingStore>`; `header`: what the image itself names, empty where it names none. */
+  'backing-file-differs': LayerEvidence & { readonly header: string; readonly below: string | null }
+  /** The guest data are in a file that is a raw image by itself. */
+  'data-file-raw': LayerEvidence & { readonly dataFile: string }
   /** `onDisk`: the rule that the bitmaps on disk break meanwhile, if any. */
   'image-in-use': LayerEvidence & { readonly onDisk?: string }
   /** `cause`: what is known of why. */
