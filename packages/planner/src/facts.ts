@@ -96,7 +96,7 @@ export interface CheckpointFacts {
   readonly domain: DomainFacts | undefined
   /** The same `<domain>` to the letter, for metadata that is written anew. May hold secrets: shows nowhere else. */
   readonly domainXml?: EmbeddedXml | undefined
-  /** Why libvirt does not load this metadata though it can be read: what its schema does not have. Absent: it does. */
+  /** Why libvirt does not load this metadata though it can be read: its schema, or its length. Absent: it does. */
   readonly libvirtSkips?: string | undefined
 }
 

@@ -241,6 +241,8 @@ describe.skipIf(peers.skip)(`libvirt${peers.label}`, () => {
         'odd.xml': good.replace('good', 'odd').replace('</domain', '<foo/></domain'),
         'nodisks.xml': good.replace('good', 'nodisks').replace('</domain', '<disks/></domain'),
         'broken.xml': '<domaincheckpoint>',
+        'full.xml': good.replace('good', 'full').padEnd(2 ** 20),
+        'long.xml': good.replace('good', 'long').padEnd(2 ** 20 + 1),
         'nameless.xml': '<domaincheckpoint><creationTime>1</creationTime></domaincheckpoint>',
       }
       await load(files)
@@ -250,6 +252,8 @@ describe.skipIf(peers.skip)(`libvirt${peers.label}`, () => {
       const loaded = await loadDomain({ domain: 'd', libvirtRoot: lab.libvirtRoot })
       const kept = loaded.checkpoints.filter(({ libvirtSkips }) => libvirtSkips === undefined)
       expect([...new Set(kept.map(({ name }) => name))].sort()).toEqual(known.sort())
+      expect(known).toContain('full')
+      expect(known).not.toContain('long')
       expect(loaded.problems.map(({ file }) => file)).toEqual(
         ['broken.xml', 'nameless.xml'].map(name => join(metadata(), name)),
       )

@@ -76,9 +76,14 @@ export async function loadDomain(location: DomainLocation): Promise<LoadedDomain
   for (const name of files) {
     const file = join(checkpointDir, name)
     try {
-      const read = parseCheckpoint(await readText(file))
+      const text = await readText(file)
+      const read = parseCheckpoint(text)
       const then = read.domain && (await locateVolumes(read.domain, find))
-      const checkpoint = { ...read, domain: then }
+      const tooLong = Buffer.byteLength(text) > LIBVIRT_MAX_CHECKPOINT_BYTES
+      const checkpoint: CheckpointFacts = {
+        ...{ ...read, domain: then },
+        ...(tooLong && read.libvirtSkips === undefined ? { libvirtSkips: 'its file is above 1 MiB' } : {}),
+      }
       checkpoints.push(checkpoint)
       from.set(checkpoint, file)
     } catch (error) {
@@ -88,6 +93,9 @@ export async function loadDomain(location: DomainLocation): Promise<LoadedDomain
   }
   return { domain, checkpoints, files: from, problems, domainXml, checkpointDir }
 }
+
+/** libvirt reads no more of a checkpoint's file at load, and leaves out what is longer. */
+const LIBVIRT_MAX_CHECKPOINT_BYTES = 1024 * 1024
 
 /**
  * The domains whose XML is in libvirt's folder, sorted.
