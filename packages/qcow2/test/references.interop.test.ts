@@ -91,6 +91,12 @@ describe.skipIf(peers.skip)(`what an image refers to${peers.label}`, () => {
     return file
   }
 
+  /** Where the refcount table is. */
+  const counts = (view: DataView) => Number(view.getBigUint64(48))
+  /** Entries of all tables but L2's flags are offsets. */
+  const copy = (view: DataView, from: number, to: number) =>
+    view.setBigUint64(to, view.getBigUint64(from) & 0x00fffffffffffe00n)
+
   it('and what it no longer does: leaks, as many as qemu-img check finds', async () => {
     const file = patched('leaks', (view, l2) => {
       view.setBigUint64(l2, 0n)
@@ -119,11 +125,49 @@ describe.skipIf(peers.skip)(`what an image refers to${peers.label}`, () => {
     ],
     ['data at no cluster', (view, l2) => view.setUint8(l2 + 6, 2), 'cluster boundary'],
     ['an L2 table behind the end', (view, _, l1) => view.setUint8(l1 + 3, 1), 'within the file'],
+    // An edit writes into refcount blocks, the table of them and the header where they are.
+    ['refcounts in guest data', (view, l2) => copy(view, l2, counts(view)), 'clusters of its own'],
+    ['refcounts in a table', (view, _, l1) => copy(view, l1, counts(view)), 'clusters of its own'],
+    ['one block twice', view => copy(view, counts(view), counts(view) + 8), 'clusters of its own'],
+    ['the table as block', view => copy(view, 48, counts(view)), 'clusters of its own'],
+    ['data in a block', (view, l2) => copy(view, counts(view), l2), 'clusters of its own'],
+    ['an L2 table in a block', (view, _, l1) => copy(view, counts(view), l1), 'clusters of its own'],
+    ['data in the refcount table', (view, l2) => copy(view, 48, l2), 'clusters of its own'],
+    ['the L1 table as header', view => view.setBigUint64(40, 0n), 'clusters of its own'],
+    [
+      'compressed data in the header',
+      (view, l2) => view.setBigUint64(l2, (1n << 62n) | 1024n),
+      'clusters of its own',
+    ],
   ])('refused: %s', async (name, patch, expected) => {
     await expect(audit(patched(name.replaceAll(' ', '-'), patch))).rejects.toMatchObject({
       code: 'corrupt-image',
       details: { expected: expect.stringContaining(expected) },
     })
+  })
+
+  it('refused: a table that the file ends in, a bitmap’s or of guest data, wherever it ends', async () => {
+    const { bytes, layout } = buildQcow2({
+      virtualSize: 2 ** 30,
+      clusterBits: 9,
+      bitmaps: [{ name: 'b', dirty: [1], granularityBits: 9 }],
+    })
+    const { l1 } = layout
+    const { table } = layout.bitmaps[0]!
+    for (const { offset, entries } of [l1, table]) {
+      const length = entries * 8
+      for (const end of [offset + 8, offset + length - 8, offset + length - 1]) {
+        // Of what lies behind it nothing is left, but the table itself is looked at before.
+        const image = await inspectImage(memoryStorage(bytes.slice(0, end)))
+        await expect(
+          mapReferences(image, createEngine()),
+          `${offset} + ${end - offset}`,
+        ).rejects.toMatchObject({
+          code: 'corrupt-image',
+          details: { expected: expect.stringContaining('within the file') },
+        })
+      }
+    }
   })
 
   it('refused: a bitmap on what others have', async () => {

@@ -36,8 +36,8 @@ const DATA = tableRunKinds.indexOf('data')
  *
  * Takes a bit for each cluster of the file, and reads all L2 and bitmap tables.
  *
- * @throws {CorruptImageError} for a reference past the end of the file, or one that cannot be; for a bitmap's cluster
- *   that something else refers to too
+ * @throws {CorruptImageError} for a reference past the end of the file, or one that cannot be; for a cluster that
+ *   something else refers to too, of a bitmap or of what an edit writes to in place: header, refcount table and blocks
  */
 export async function mapReferences(
   image: ImageInspection,
@@ -68,6 +68,8 @@ class Walk {
   readonly #fileBytes: number
   /** L2 tables that were walked: snapshots share them. */
   readonly #walked: ClusterBits
+  /** What an edit writes to in place. */
+  readonly #inPlace = new Set<number>()
 
   constructor(image: ImageInspection, engine: BitmapEngine, options: ReadOptions) {
     this.#image = image
@@ -85,8 +87,8 @@ class Walk {
 
   async all(): Promise<void> {
     const { header, storage, extensions, encrypted } = this.#image
-    this.#add(0, 1, { structure: 'header', at: 0 })
-    this.#add(header.refcountTableOffset, header.refcountTableClusters * this.#clusterSize, {
+    this.#addInPlace(0, 1, { structure: 'header', at: 0 })
+    this.#addInPlace(header.refcountTableOffset, header.refcountTableClusters * this.#clusterSize, {
       structure: 'header',
       field: 'refcount_table_offset',
       at: 48,
@@ -95,7 +97,7 @@ class Walk {
     for (let i = 0; i < blocks.length; i++) {
       if (blocks[i] === 0) continue
       const at = header.refcountTableOffset + i * 8
-      this.#addCluster(blocks[i]!, { structure: 'refcount table', field: `entry ${i}`, at })
+      this.#addInPlace(blocks[i]!, 1, { structure: 'refcount table', field: `entry ${i}`, at })
     }
     if (encrypted && header.cryptMethod === 2) {
       const luks = extensions.findLast(({ magic }) => magic === extensionMagic.luksHeader)
@@ -123,6 +125,7 @@ class Walk {
       throw this.#corrupt(at, `at most ${MAX_L1_BYTES / 8} entries`, String(size))
     }
     this.#add(offset, size * 8, { structure, at: offset })
+    this.#mustBeWhole(offset, size * 8, () => ({ structure, at: offset }))
     for (let first = 0; first < size; first += WINDOW_BYTES / 8) {
       const count = Math.min(size - first, WINDOW_BYTES / 8)
       const at = offset + first * 8
@@ -163,7 +166,10 @@ class Walk {
       const host = entryOffset(view, at)
       // There may be hundreds of millions of them.
       if (host > 0 && host % this.#clusterSize === 0 && host < this.#fileBytes) {
-        this.used.add(host / this.#clusterSize)
+        const cluster = host / this.#clusterSize
+        if (this.used.add(cluster) && this.#inPlace.has(cluster)) {
+          throw this.#notItsOwn({ structure: 'L2 table entry', at: start + at }, cluster)
+        }
       } else if (host > 0) this.#addCluster(host, { structure: 'L2 table entry', at: start + at })
     }
   }
@@ -212,10 +218,12 @@ class Walk {
 
   async #bitmap(bitmap: PersistentBitmap, decoders: TableDecoders, reads: TableReads): Promise<void> {
     const { tableOffset, tableSize, bitmapBytes, name } = bitmap
-    this.#own(tableOffset, tableSize * 8, () => ({
+    const place = () => ({
       structure: `bitmap directory entry of '${name}'`,
       at: this.#image.bitmapDirectory!.extension.directoryOffset + bitmap.entryOffset,
-    }))
+    })
+    this.#own(tableOffset, tableSize * 8, place)
+    this.#mustBeWhole(tableOffset, tableSize * 8, place)
     // The file may end within the last cluster, behind the bitmap's last bit.
     if (Math.ceil(bitmapBytes / this.#clusterSize) === tableSize) {
       return this.#clusters(bitmap, decoders.of(bitmapBytes), reads)
@@ -271,7 +279,19 @@ class Walk {
   #add(offset: number, bytes: number, place: Place): void {
     const first = this.#first(offset, () => place)
     const end = this.#end(offset + bytes, () => place)
-    for (let cluster = first; cluster < end; cluster++) this.used.add(cluster)
+    for (let cluster = first; cluster < end; cluster++) {
+      if (this.used.add(cluster) && this.#inPlace.has(cluster)) throw this.#notItsOwn(place, cluster)
+    }
+  }
+
+  /** First of all, so that whoever refers to it later is found. */
+  #addInPlace(offset: number, bytes: number, place: Place): void {
+    const first = this.#first(offset, () => place)
+    const end = this.#end(offset + bytes, () => place)
+    for (let cluster = first; cluster < end; cluster++) {
+      if (this.used.add(cluster)) throw this.#notItsOwn(place, cluster)
+      this.#inPlace.add(cluster)
+    }
   }
 
   /** A bitmap's own: nobody else may refer to it. */
@@ -279,13 +299,7 @@ class Walk {
     const first = this.#first(offset, place)
     const end = this.#end(offset + bytes, place)
     for (let cluster = first; cluster < end; cluster++) {
-      if (this.used.add(cluster)) {
-        throw this.#corrupt(
-          place(),
-          'clusters of its own',
-          `${hex(cluster * this.#clusterSize)}, which is used already`,
-        )
-      }
+      if (this.used.add(cluster)) throw this.#notItsOwn(place(), cluster)
     }
     this.bitmapClusters += end - first
   }
@@ -301,6 +315,21 @@ class Walk {
       throw this.#corrupt(place(), `a place within the file of ${this.#fileBytes} bytes`, hex(offset - 1))
     }
     return end
+  }
+
+  /** The file may end within a cluster, but not within what is read of it. */
+  #mustBeWhole(offset: number, bytes: number, place: () => Place): void {
+    if (offset + bytes <= this.#fileBytes) return
+    throw this.#corrupt(
+      place(),
+      `a place within the file of ${this.#fileBytes} bytes`,
+      hex(offset + bytes - 1),
+    )
+  }
+
+  #notItsOwn(place: Place, cluster: number): CorruptImageError {
+    const found = `${hex(cluster * this.#clusterSize)}, which is used already`
+    return this.#corrupt(place, 'clusters of its own', found)
   }
 
   #corrupt({ structure, field, at }: Place, expected: string, found: string): CorruptImageError {
