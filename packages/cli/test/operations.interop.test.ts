@@ -252,7 +252,7 @@ describe.skipIf(peers.skip)(
       ])
       expect({ status, stdout }).toEqual({
         status: 0,
-        stdout: `Left to do:\n  virsh checkpoint-delete '${domain}' 'cp2' --metadata\n`,
+        stdout: `Left to do:\n  virsh checkpoint-delete ${domain} cp2 --metadata\n`,
       })
       for (const image of left) {
         const theirs = await storedBitmaps(image)

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
 import { hostImages, images, top, webshop } from './webshop.js'
@@ -16,7 +18,6 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
     [['copy', ...shop, '--disk', 'sdb']],
     [['snapshot', ...shop, '--disk', '=x']],
     [['delete', 'monday']],
-    [['delete', 'monday', ...shop, '--apply', '--dry-run']],
     [['delete', 'monday', ...shop, '--apply', '--format', 'sh']],
     [['delete', 'monday', ...shop, '--unsafe-no-lock']],
     [['delete', 'monday', ...shop, '--format', 'xml']],
@@ -56,7 +57,43 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
     const { stdout, status } = await tidemark(['plan', 'delete', 'monday', ...shop], at)
     expect(status).toBe(0)
     expect(stdout).toMatch(/^ {2}sdb +1 +data\.qcow2 +monday +removed$/m)
-    expect(stdout).toContain("virsh checkpoint-delete 'webshop' 'monday' --metadata")
+    expect(stdout).toContain('virsh checkpoint-delete webshop monday --metadata')
+  })
+
+  it('--apply with --dry-run is a dry run', async () => {
+    const before = readFileSync(join(top, images, 'root.qcow2'))
+    const dry = await tidemark(['plan', 'delete', 'monday', ...shop, '--dry-run'], at)
+    const both = await tidemark(['plan', 'delete', 'monday', ...shop, '--apply', '--dry-run'], at)
+    expect(both).toEqual(dry)
+    expect([both.status, both.stdout]).toEqual([0, expect.stringContaining('monday')])
+    expect(readFileSync(join(top, images, 'root.qcow2'))).toEqual(before)
+  })
+
+  it('says how it is done: an image that is yet to be made cannot be applied to', async () => {
+    const plan = async (...args: string[]) => (await tidemark(['plan', ...args, ...shop], at)).stdout
+    expect(await plan('snapshot')).not.toContain('--apply')
+    expect(await plan('copy', '--disk', 'sdb', '--target', 'new.qcow2')).not.toContain('--apply')
+    const commit = await plan('commit', '--disk', 'sdb', '--top', '0', '--base', '1')
+    expect(commit).toContain('--apply')
+    expect(commit).toMatch(/^ {2}sdb +1 +data\.qcow2 +monday +merged from layer 0$/m)
+    expect(commit).toMatch(/wednesday +added, recording \(16 KiB\), merged from layer 0$/m)
+  })
+
+  it('calls images as the host of the domain does', async () => {
+    const args = ['plan', 'commit', ...shop, '--disk', 'sdb', '--top', '0', '--base', '1']
+    const { remaining } = await tidemarkJson<{ remaining: string[] }>(args, at)
+    expect(remaining).toEqual([`virsh edit webshop, before it starts: sdb is ${hostImages}/data.qcow2 now`])
+  })
+
+  it('makes no script where qemu-img would go by other names than the plan', async () => {
+    const args = ['plan', 'commit', ...shop, '--disk', 'sdb', '--top', '0', '--base', '1']
+    expect(await tidemarkError([...args, '--format', 'sh'], at)).toMatchObject({
+      status: 1,
+      error: { code: 'backing-elsewhere', layer: 0, backing: `${hostImages}/data.qcow2` },
+    })
+    const { stdout, status } = await tidemark([...args, '--dry-run'], at)
+    expect([status, stdout]).toEqual([0, expect.stringContaining('  the data: qemu-img follows the names')])
+    expect(stdout).not.toContain('qemu-img commit')
   })
 
   it.each([

@@ -38,6 +38,7 @@ export type {
 } from './plan/reasons.js'
 export type * from './plan/types.js'
 export * from './reconcile/index.js'
+export { shellWord, virshCommand } from './shell-word.js'
 export { type BitmapVerdict, judgeBitmap, type LayerBitmaps, type Violation } from './validity.js'
 export { parseBackup } from './xml/backup.js'
 export { type ParseCheckpointOptions, parseCheckpoint, parseCheckpointDraft } from './xml/checkpoint.js'

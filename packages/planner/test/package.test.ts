@@ -25,6 +25,7 @@ describe('the package', () => {
       'combineChained',
       'completeBackup',
       'completeCheckpoint',
+      'dataCommands',
       'discard',
       'embedDomain',
       'judgeBitmap',

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type OperationsPlan, operationsToEdits, operationsToSh, remaining } from '@tidemark/planner'
+import { type OperationsPlan, operationsToEdits } from '@tidemark/planner'
 import { type EditPlan, editImages } from '@tidemark/qcow2'
 import { createJournalFile, journalExists } from '@tidemark/qcow2/node'
 import type { OperationOptions } from '../commands/plan-operations.js'
@@ -8,6 +8,8 @@ import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
 import type { Output } from '../output.js'
+import type { Afterwards } from '../plan/afterwards.js'
+import { printable } from '../printable.js'
 import { severalSummary, severalToJson, severalToText } from '../render/several.js'
 import type { PlanAction, PlanFile } from './plan-file.js'
 import { journalBeside, openEdits } from './several.js'
@@ -19,6 +21,7 @@ import { journalBeside, openEdits } from './several.js'
  */
 export async function applyOperations(
   plan: OperationsPlan,
+  { leftToDo: left }: Pick<Afterwards, 'leftToDo'>,
   { dryRun = false, unsafeNoLock }: OperationOptions,
   interruption: Interruption,
   output: Output,
@@ -30,10 +33,9 @@ export async function applyOperations(
   }
   const file = planFile(plan)
   const [first] = file.images
-  const left = leftToDo(plan)
   if (first === undefined) {
     if (output.format === 'json') await output.json({ images: [], remaining: left })
-    else await output.write('No bitmap changes.\n')
+    else await output.write(`No bitmap changes.\n${leftText(left)}`)
     return exitStatus.ok
   }
   const journal = journalBeside(first.filename)
@@ -64,8 +66,12 @@ export async function applyOperations(
   }
   if (dryRun) await output.write(severalToText(shown, journal, output.colors))
   else output.note(severalSummary(shown))
-  if (left.length > 0) await output.write(`Left to do:\n${left.map(each => `  ${each}\n`).join('')}`)
+  await output.write(leftText(left))
   return exitStatus.ok
+}
+
+function leftText(left: readonly string[]): string {
+  return left.length === 0 ? '' : `Left to do:\n${left.map(each => `  ${printable(each)}\n`).join('')}`
 }
 
 function planFile(plan: OperationsPlan): PlanFile {
@@ -78,13 +84,4 @@ function planFile(plan: OperationsPlan): PlanFile {
     }),
   }))
   return { images }
-}
-
-/** The data's commands, as in the script, and what is left by hand. */
-function leftToDo(plan: OperationsPlan): string[] {
-  const resolvePath = (path: string) => resolve(path)
-  const commands = operationsToSh({ ...plan, operations: [], checkpoint: undefined }, { resolvePath })
-    .split('\n')
-    .filter(line => line !== '' && !line.startsWith('#'))
-  return [...commands, ...remaining(plan, resolvePath)]
 }

@@ -6,13 +6,11 @@ import {
   operationsExitStatus,
   operationsToJson,
   operationsToQmp,
-  operationsToSh,
   planCommit,
   planCopy,
   planDelete,
   planPull,
   planSnapshot,
-  remaining,
   snapshotDisks,
   toKebab,
 } from '@tidemark/planner'
@@ -23,6 +21,7 @@ import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
 import type { Output } from '../output.js'
+import { Afterwards } from '../plan/afterwards.js'
 
 export interface OperationOptions extends DomainOptions {
   readonly dialect?: Dialect | 'auto'
@@ -167,34 +166,33 @@ async function run(
   checkOptions(options)
   const loaded = await loadDomain(domainLocation(options))
   for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
-  const plan = await withFacts(loaded, options, output, async facts => makePlan(facts))
+  const { plan, afterwards } = await withImages(loaded, options, output, makePlan)
   const status = operationsExitStatus(plan)
   const forPeople = options.format === undefined && output.format === 'human'
   if (status === exitStatus.error) {
-    if (forPeople) await print(plan, loaded, options, output)
+    if (forPeople) await print(plan, afterwards, loaded, options, output)
     throw blocked(plan)
   }
   if (options.apply || options.dryRun) {
     const { applyOperations } = await import('../bitmap/apply-operations.js')
-    return applyOperations(plan, options, interruption, output)
+    return applyOperations(plan, afterwards, options, interruption, output)
   }
-  await print(plan, loaded, options, output)
+  await print(plan, afterwards, loaded, options, output)
   return status
 }
 
 function checkOptions({ apply, dryRun, format, unsafeNoLock }: OperationOptions): void {
   const writes = apply || dryRun
-  if (apply && dryRun) throw new UsageError('--dry-run is instead of --apply: give one of both')
   if (writes && format !== undefined) throw new UsageError('--format goes without --apply and --dry-run')
-  if (unsafeNoLock && !apply) throw new UsageError('--unsafe-no-lock goes with --apply')
+  if (unsafeNoLock && !writes) throw new UsageError('--unsafe-no-lock goes with --apply')
 }
 
-async function withFacts<T>(
+async function withImages(
   { domain, checkpoints }: LoadedDomain,
   options: OperationOptions,
   output: Output,
-  use: (facts: BackupFacts) => Promise<T>,
-): Promise<T> {
+  makePlan: Planning,
+): Promise<{ readonly plan: OperationsPlan; readonly afterwards: Afterwards }> {
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
   const mapRules = (options.mapSource ?? []).map(mapRule)
   const names = namesThen(checkpoints)
@@ -202,7 +200,8 @@ async function withFacts<T>(
   try {
     if (!images.locksKnown) output.warn('/proc/locks cannot be read: whether the domain runs is not known')
     const { chains, fileIds } = images
-    return await use({ domain, checkpoints, chains, fileIds })
+    const plan = makePlan({ domain, checkpoints, chains, fileIds })
+    return { plan, afterwards: new Afterwards(plan, images, mapRules) }
   } finally {
     await images.close()
   }
@@ -218,23 +217,24 @@ function blocked(plan: OperationsPlan): CommandError {
 
 async function print(
   plan: OperationsPlan,
+  afterwards: Afterwards,
   loaded: LoadedDomain,
   { format }: OperationOptions,
   output: Output,
 ): Promise<void> {
-  const resolvePath = (path: string) => resolve(path)
   if (format === 'qmp') return output.json(operationsToQmp(plan))
-  if (format === 'sh') return output.write(operationsToSh(plan, { resolvePath }))
+  if (format === 'sh') return output.write(afterwards.script())
+  const { remaining } = afterwards
   if (format === 'json' || output.format === 'json') {
     const problems = loaded.problems.map(({ file, error }) => ({
       ...{ file, code: error.code, message: error.message },
     }))
     return output.json({
       ...operationsToJson(plan),
-      remaining: remaining(plan, resolvePath),
+      remaining,
       ...(problems.length > 0 ? { 'load-problems': toKebab(problems) } : {}),
     })
   }
   const { operationsToText } = await import('../render/operations-text.js')
-  return output.write(operationsToText(plan, remaining(plan, resolvePath), output.colors, output.width))
+  return output.write(operationsToText(plan, remaining, output.colors, output.width))
 }

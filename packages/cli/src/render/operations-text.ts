@@ -28,8 +28,10 @@ export function operationsToText(
   const blocked = plan.problems.some(({ severity }) => severity === 'blocks')
   if (blocked) parts.push(`\n${colors.bold('So nothing of it can be done.')}\n`)
   else if (rows.length > 0) {
-    const hint =
-      'All of it happens or nothing: --apply does it while the domain is off, --format qmp or sh prints it.'
+    const makesImage = plan.action === 'copy' || plan.action === 'snapshot'
+    const hint = makesImage
+      ? 'All bitmaps are made or none: --format sh prints the commands for a domain that is off, --format qmp those for a running QEMU.'
+      : 'All of it happens or nothing: --apply does it while the domain is off, --format qmp or sh prints it.'
     parts.push(`\n${wrap(hint, width, '')}`)
   }
   return parts.join('')
@@ -74,10 +76,10 @@ function whatHappens(operation: BitmapOperation, colors: Colors): string {
       const own = operation.sources.filter(({ layer }) => layer === operation.layer)
       const names = new Set(operation.sources.map(({ bitmap }) => bitmap))
       const renamed = names.size === 1 && !names.has(operation.bitmap)
-      const what = renamed ? `${[...names][0]}` : 'it'
+      const what = renamed ? `with ${[...names][0]} ` : ''
       const layers = operation.sources.map(({ layer }) => layer)
       if (own.length === layers.length && !renamed) return 'stays as it is'
-      return printable(`gets ${what} of layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')}`)
+      return printable(`merged ${what}from layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')}`)
     }
     case 'remove':
       return colors.yellow('removed')

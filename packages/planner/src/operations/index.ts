@@ -22,7 +22,7 @@ export {
   operationActions,
   operationsToQmp,
 } from './qmp.js'
-export { type OperationsShOptions, operationsToSh, remaining } from './sh.js'
+export { dataCommands, type OperationsShOptions, operationsToSh, remaining } from './sh.js'
 export { type Change, parseChange, simulate } from './simulate.js'
 export { planSnapshot, type SnapshotRequest, snapshotDisks } from './snapshot.js'
 export type * from './types.js'

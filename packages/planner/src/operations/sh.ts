@@ -1,10 +1,16 @@
 import { shellQuote } from '../paths.js'
+import { virshCommand } from '../shell-word.js'
 import { type EditAction, operationsToEdits } from './edits.js'
 import type { DataStep, OperationsPlan, Place } from './types.js'
 
 export interface OperationsShOptions {
   /** Makes an image's path one that holds wherever the script runs. Default: as the plan has it. */
   readonly resolvePath?: ((path: string) => string) | undefined
+  /**
+   * What an image is called on the host of the domain, where that is not its name here: as images are to name it, and the
+   * domain. Default: as `resolvePath` has it.
+   */
+  readonly hostPath?: ((path: string) => string) | undefined
 }
 
 /**
@@ -19,32 +25,38 @@ export interface OperationsShOptions {
  * @throws {PlanError} `plan-unknown`, `operation-blocked`
  */
 export function operationsToSh(plan: OperationsPlan, options: OperationsShOptions = {}): string {
-  const { resolvePath = path => path } = options
+  const { resolvePath } = namesOf(options)
   const what = plan.checkpoint === undefined ? plan.action : `${plan.action} checkpoint ${plan.checkpoint}`
   const title = `# ${what} of domain ${plan.domain} (${plan.dialect} bitmaps), which must be off; run with sh -e`
   const bitmaps = bitmapCommand(plan, resolvePath)
-  const data = plan.data.flatMap(step => dataCommands(step, resolvePath))
+  const data = dataCommands(plan, options)
   const makesImage = plan.action === 'copy' || plan.action === 'snapshot'
   const lines = [
     '#!/bin/sh -e',
     comment(title),
     ...(makesImage ? [...data, ...bitmaps] : [...bitmaps, ...data]),
-    ...remaining(plan, resolvePath).map(line => comment(`# then: ${line}`)),
+    ...remaining(plan, options).map(line => comment(`# then: ${line}`)),
   ]
   return `${lines.join('\n')}\n`
 }
 
+type Names = Required<{ [K in keyof OperationsShOptions]: NonNullable<OperationsShOptions[K]> }>
+
+function namesOf({ resolvePath = path => path, hostPath = resolvePath }: OperationsShOptions): Names {
+  return { resolvePath, hostPath }
+}
+
 /** What is left to do by hand afterwards, a command or a sentence each. */
-export function remaining(
-  plan: OperationsPlan,
-  resolvePath: (path: string) => string = path => path,
-): readonly string[] {
+export function remaining(plan: OperationsPlan, options: OperationsShOptions = {}): readonly string[] {
   const { domain, checkpoint } = plan
+  const { hostPath } = namesOf(options)
   if (checkpoint !== undefined) {
-    return [`virsh checkpoint-delete ${shellQuote(domain)} ${shellQuote(checkpoint)} --metadata`]
+    const command = virshCommand('checkpoint-delete', [domain, checkpoint], ['--metadata'])
+    return [command ?? `remove the metadata of ${checkpoint}: no command line can carry its name`]
   }
+  const edit = virshCommand('edit', [domain]) ?? 'edit the domain'
   const moved = ({ disk, filename }: Place) =>
-    `virsh edit ${shellQuote(domain)}, before it starts: ${disk} is ${resolvePath(filename)} now`
+    `${edit}, before it starts: ${disk} is ${hostPath(filename)} now`
   return plan.data.flatMap(step => {
     if (step.kind === 'commit') return step.overlay === undefined ? [moved(step.base)] : []
     if (step.kind === 'copy') return [`${moved(step.target)}, if the copy is to be used`]
@@ -69,41 +81,55 @@ function actionToJson(action: EditAction, resolvePath: (path: string) => string)
   return { ...rest, 'source-filename': resolvePath(sourceFilename) }
 }
 
-function dataCommands(step: DataStep, resolvePath: (path: string) => string): string[] {
+/** What moves the guest's data while the domain is off, a command each. */
+export function dataCommands({ data }: OperationsPlan, options: OperationsShOptions = {}): readonly string[] {
+  const names = namesOf(options)
+  return data.flatMap(step => commandsOf(step, names))
+}
+
+function commandsOf(step: DataStep, { resolvePath, hostPath }: Names): string[] {
   const file = ({ filename }: Place) => quotePath(resolvePath(filename))
+  /** The image is to name its backing image as the host of the domain does; the data stay where they are. */
+  const name = (image: Place, backing: Place, format: string) =>
+    `qemu-img rebase -q -u -f qcow2 -F ${shellQuote(format)} -b ${quotePath(hostPath(backing.filename))} ${file(image)}`
+  const rename = (image: Place, backing: Place, format: string) =>
+    hostPath(backing.filename) === resolvePath(backing.filename) ? [] : [name(image, backing, format)]
   switch (step.kind) {
     case 'commit': {
-      const { top, base, overlay } = step
+      const { top, base, overlay, baseFormat } = step
       return [
         `qemu-img commit -q -f qcow2 -d -b ${file(base)} ${file(top)}`,
         // The data below the overlay are the same: only the name changes.
-        ...(overlay === undefined
-          ? []
-          : [
-              `qemu-img rebase -q -u -f qcow2 -F ${shellQuote(step.baseFormat)} -b ${file(base)} ${file(overlay)}`,
-            ]),
+        ...(overlay === undefined ? [] : [name(overlay, base, baseFormat)]),
       ]
     }
     case 'pull': {
-      const { top, base, baseFormat } = step
-      const onto = base === undefined ? "-b ''" : `-F ${shellQuote(baseFormat ?? 'raw')} -b ${file(base)}`
-      return [`qemu-img rebase -q -f qcow2 ${onto} ${file(top)}`]
+      const { top, base, baseFormat = 'raw' } = step
+      if (base === undefined) return [`qemu-img rebase -q -f qcow2 -b '' ${file(top)}`]
+      return [
+        `qemu-img rebase -q -f qcow2 -F ${shellQuote(baseFormat)} -b ${file(base)} ${file(top)}`,
+        ...rename(top, base, baseFormat),
+      ]
     }
     case 'copy': {
-      const { top, topFormat, target, backing, backingFormat } = step
-      const onto =
-        backing === undefined ? '' : ` -F ${shellQuote(backingFormat ?? 'raw')} -B ${file(backing)}`
+      const { top, topFormat, target, backing, backingFormat = 'raw' } = step
+      const onto = backing === undefined ? '' : ` -F ${shellQuote(backingFormat)} -B ${file(backing)}`
       return [
         // qemu-img writes over what is there.
         `test ! -e ${file(target)}`,
         `qemu-img convert -f ${shellQuote(topFormat)} -O qcow2${onto} ${file(top)} ${file(target)}`,
+        ...(backing === undefined ? [] : rename(target, backing, backingFormat)),
       ]
     }
     case 'snapshot': {
-      const { top, topFormat, overlay } = step
+      const { top, topFormat, overlay, virtualSize } = step
+      const create = `-q -f qcow2 -F ${shellQuote(topFormat)} -b`
+      const elsewhere = hostPath(top.filename) !== resolvePath(top.filename) && virtualSize !== undefined
       return [
         `test ! -e ${file(overlay)}`,
-        `qemu-img create -q -f qcow2 -F ${shellQuote(topFormat)} -b ${file(top)} ${file(overlay)}`,
+        elsewhere
+          ? `qemu-img create -u ${create} ${quotePath(hostPath(top.filename))} ${file(overlay)} ${virtualSize}`
+          : `qemu-img create ${create} ${file(top)} ${file(overlay)}`,
       ]
     }
   }

@@ -21,7 +21,6 @@ export {
   rebuildCheckpoints,
 } from './rebuild.js'
 export { type ReconcileOptions, type Reconciliation, reconcile } from './reconcile.js'
-export { shellWord } from './shell-word.js'
 export {
   type LayerBitmap,
   type RecordedDisk,
@@ -29,4 +28,3 @@ export {
   type ShownDisk,
   showCheckpoint,
 } from './show.js'
-export { virshCommand } from './ways.js'

@@ -1,8 +1,8 @@
 /** The commands that mend what is found. Each is one line for `sh -e`, with every name quoted. */
 import type { DomainFacts } from '../facts.js'
+import { shellCommand, virshCommand } from '../shell-word.js'
 import type { Way, WayNeeds } from './findings.js'
 import { filesOf, type PlacedBitmap } from './places.js'
-import { shellCommand } from './shell-word.js'
 
 export interface WayOptions {
   /**
@@ -119,22 +119,6 @@ export class Ways {
   #virsh(command: string, names: readonly string[], ...options: readonly string[]): string | undefined {
     return virshCommand(command, [this.#domain, ...names], options)
   }
-}
-
-/**
- * A virsh command. Names that begin with a dash come after `--`.
- *
- * @returns undefined where a name cannot be written
- */
-export function virshCommand(
-  command: string,
-  names: readonly string[],
-  options: readonly string[] = [],
-): string | undefined {
-  const dashed = names.some(name => name.startsWith('-'))
-  return dashed
-    ? shellCommand('virsh', command, ...options, '--', ...names)
-    : shellCommand('virsh', command, ...names, ...options)
 }
 
 function removals(places: readonly PlacedBitmap[]): readonly (string | undefined)[] {

@@ -1,4 +1,4 @@
-import { shellQuote } from '../paths.js'
+import { shellQuote } from './paths.js'
 
 /** What a terminal may show otherwise than it is: control characters, and those that turn the writing direction. */
 const UNSEEN = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u
@@ -29,4 +29,20 @@ export function shellWord(text: string): string | undefined {
 export function shellCommand(...words: readonly (string | { readonly raw: string })[]): string | undefined {
   const written = words.map(word => (typeof word === 'string' ? shellWord(word) : word.raw))
   return written.includes(undefined) ? undefined : written.join(' ')
+}
+
+/**
+ * A virsh command. Names that begin with a dash come after `--`.
+ *
+ * @returns undefined where a name cannot be written
+ */
+export function virshCommand(
+  command: string,
+  names: readonly string[],
+  options: readonly string[] = [],
+): string | undefined {
+  const dashed = names.some(name => name.startsWith('-'))
+  return dashed
+    ? shellCommand('virsh', command, ...options, '--', ...names)
+    : shellCommand('virsh', command, ...names, ...options)
 }
