@@ -32,6 +32,7 @@ const reasons = [
   ...['bitmap-disabled', 'bitmap-gap', 'bitmap-inconsistent', 'bitmap-missing', 'bitmap-subset-violated'],
   ...['bitmaps-stale', 'disk-excluded', 'disk-not-in-checkpoint', 'disk-resized', 'disk-source-changed'],
   ...['disk-target-changed (note)', 'layer-size-differs', 'not-qcow2'],
+  ...['checkpoint-branched (note)', 'disk-was-away (note)'],
 ]
 
 const peers = needs('libvirt', 'xmllint')

@@ -15,7 +15,7 @@ import { top } from './webshop.js'
 
 const path = `${join(top, 'node_modules/.bin')}:${process.env.PATH}`
 const only = process.env.TIDEMARK_SEED
-const EACH = 4
+const EACH = 5
 const ROUNDS = 4
 
 const peers = needs('qemu-img', 'qemu-io', 'qemu-storage-daemon')
@@ -66,7 +66,7 @@ async function oneDomain(seed: string, habit: Habit, counts: Counts): Promise<vo
         await domain.snapshot()
         await domain.write()
       }
-      if (random.bool(0.2)) {
+      if (random.bool(0.35)) {
         await domain.harm()
         await domain.write()
       }

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto'
+import { readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { type BitmapEngine, createEngine } from '@tidemark/qcow2'
 import { type LibvirtLab, Random } from '@tidemark/testkit'
 import { Disk } from './disk.js'
@@ -100,7 +102,11 @@ export class World {
 
   /** Ends what is left of the domain, its metadata and images too. */
   async end(): Promise<void> {
-    if (this.running) await this.lab.tryVirsh('destroy', this.name)
-    await this.lab.tryVirsh('undefine', this.name, '--checkpoints-metadata')
+    const { lab, name } = this
+    if (this.running) await lab.tryVirsh('destroy', name)
+    await lab.tryVirsh('undefine', name, '--checkpoints-metadata')
+    for (const file of readdirSync(lab.images)) {
+      if (file.startsWith(`${name}-`)) rmSync(join(lab.images, file))
+    }
   }
 }

@@ -106,12 +106,13 @@ export class OfflineDomain {
     this.#writeXml()
   }
 
-  /** Somebody removes a bitmap of the top image. */
+  /** Somebody removes a bitmap of the top image, the newest more often than not. */
   async harm(): Promise<void> {
     const disk = this.#random.pick(this.disks)
     const bitmaps = await bitmapsOf(disk.top)
     if (bitmaps.length === 0) return
-    const { name } = this.#random.pick(bitmaps)
+    const newest = bitmaps.find(({ name }) => name === this.checkpoints.at(-1))
+    const { name } = (this.#random.bool(0.7) && newest) || this.#random.pick(bitmaps)
     await qemuImg.bitmap('--remove', disk.top, name)
     disk.harmed = true
     this.log.push(`${disk.target}: ${name} removed`)
