@@ -41,7 +41,8 @@ export type Event =
   /** The disk is unplugged, and plugged in again as another target. */
   | { readonly kind: 'retarget' }
   | { readonly kind: 'snapshot' }
-  | { readonly kind: 'delete'; readonly checkpoint: number }
+  /** `torn`: cut off, and nobody recovered it: a mask of the layers that are done; 0: all, and the metadata. */
+  | { readonly kind: 'delete'; readonly checkpoint: number; readonly torn?: number }
   | { readonly kind: 'commit'; readonly top: number; readonly base: number; readonly moved: boolean }
   | { readonly kind: 'pull'; readonly base: number; readonly moved: boolean }
   | { readonly kind: 'copy'; readonly shallow: boolean }
@@ -247,6 +248,13 @@ export class OperationModel {
       planDelete(facts, { checkpoint: name, dialect: this.#dialect }),
     )
     if (plan === undefined) return
+    const { torn = 0 } = event
+    if (torn > 0) {
+      const done = plan.operations.filter(({ layer }) => (torn >> Number(layer)) & 1)
+      this.#carryOut({ ...plan, operations: done })
+      this.done.torn = (this.done.torn ?? 0) + 1
+      return
+    }
     this.#carryOut(plan)
     const { parent } = this.#checkpoints.find(each => each.name === name)!
     this.#checkpoints = this.#checkpoints
