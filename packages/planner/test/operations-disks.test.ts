@@ -3,8 +3,13 @@ import {
   type BackupFacts,
   type OperationsPlan,
   operationsExitStatus,
+  operationsToEdits,
   planBackup,
+  planCommit,
+  planCopy,
   planDelete,
+  planPull,
+  reconcile,
 } from '../src/index.js'
 import { applyToChain, withChain, withoutCheckpoint } from '../src/operations/apply.js'
 import { bitmap, checkpoint, disk, domain, layer } from './facts.js'
@@ -84,6 +89,57 @@ describe('chained: the disk of a deletion is the one that a backup finds', () =>
     const plan = planDelete(facts, { checkpoint: 'c', dialect: 'chained' })
     expect([operationsExitStatus(plan), codes(plan)]).toEqual([1, ['blocks vdc bitmap-name-differs']])
     expect(brief(planDelete(facts, { checkpoint: 'c', dialect: 'independent' }))).toEqual(['remove vdc 0 d'])
+  })
+})
+
+describe('with the metadata of some checkpoints lost the dialect must be told', () => {
+  const now = domain([disk('vda', '/i/top')])
+  const base = layer('/i/base', [off('cp1'), 'cp2'])
+  const facts = (checkpoints: readonly string[], ...bitmaps: Parameters<typeof layer>[1]): BackupFacts => ({
+    domain: now,
+    checkpoints: checkpoints.map((name, i) => checkpoint(name, { parent: checkpoints[i - 1], domain: now })),
+    chains: new Map([['vda', [layer('/i/top', bitmaps), base]]]),
+  })
+  const commit = { disk: 'vda', top: 0, base: 1 }
+
+  it.each([
+    ['all', facts([], off('cp2'), off('cp3'), 'cp4')],
+    ['the newest', facts(['cp1', 'cp2', 'cp3'], off('cp2'), off('cp3'), 'cp4')],
+    ['the oldest, of an upgraded host', facts(['cp3', 'cp4'], off('cp2'), 'cp3', 'cp4')],
+  ])('%s', (_, lost) => {
+    const plans = [
+      planCommit(lost, commit),
+      planPull(lost, { disk: 'vda' }),
+      planCopy(lost, { disk: 'vda', target: '/i/new' }),
+      ...lost.checkpoints.map(({ name }) => planDelete(lost, { checkpoint: name })),
+    ]
+    for (const plan of plans) {
+      expect(codes(plan)).toContain('unknown vda dialect-unclear')
+      expect(() => operationsToEdits(plan)).toThrow(expect.objectContaining({ code: expect.any(String) }))
+    }
+    expect(codes(planCommit(lost, { ...commit, dialect: 'chained' })).join()).not.toContain('unclear')
+    expect(codes(planCommit(lost, { ...commit, dialect: 'independent' })).join()).not.toContain('unclear')
+  })
+
+  it('but not where all of them record, nor where all are known', () => {
+    const recording = facts(['cp3'], 'cp2', 'cp3', 'cp4')
+    const sound = { ...recording, chains: new Map([['vda', [recording.chains.get('vda')![0]!]]]) }
+    expect(codes(planDelete(sound, { checkpoint: 'cp3' }))).toEqual([])
+    const known = facts(['cp1', 'cp2', 'cp3', 'cp4'], off('cp2'), off('cp3'), 'cp4')
+    expect(codes(planCommit(known, commit)).join()).not.toContain('unclear')
+  })
+
+  it('and reconcile removes none that an older one may need', () => {
+    const ways = (lost: BackupFacts) =>
+      reconcile(lost).findings.flatMap(({ code, ways }) =>
+        code === 'bitmap-orphan' ? [ways.map(({ way }) => way)] : [],
+      )
+    expect(ways(facts([], off('cp2'), off('cp3'), 'cp4'))).toEqual([
+      // The one of the base alone: what it began with is not known.
+      ...[['adopt'], ['adopt'], ['adopt'], []],
+    ])
+    expect(ways(facts(['cp1', 'cp2', 'cp3'], off('cp2'), off('cp3'), 'cp4'))).toEqual([['adopt']])
+    expect(ways(facts([], 'cp3', 'cp4')).flat()).toContain('drop')
   })
 })
 

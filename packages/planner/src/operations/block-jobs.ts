@@ -5,7 +5,7 @@ import type { Dialect } from '../plan/types.js'
 import { applyToChain, withChain } from './apply.js'
 import { combineChained } from './chained.js'
 import { chainedProblems } from './chained-problems.js'
-import { dialectOf } from './dialect.js'
+import { dialectOf, dialectProblems } from './dialect.js'
 import {
   chainProblems,
   type DiskChain,
@@ -148,6 +148,13 @@ interface Combination {
   readonly command: string
 }
 
+/** What does not keep from listing what would be done. */
+const READABLE: ReadonlySet<OperationProblem['code']> = new Set([
+  'image-in-use',
+  'bitmap-corrupt',
+  'dialect-unclear',
+])
+
 /** What the three have in common. */
 class Job {
   readonly operations: BitmapOperation[] = []
@@ -166,12 +173,12 @@ class Job {
     const { dialect, dialectEvidence } = dialectOf(facts, told)
     this.#dialect = dialect
     this.#dialectEvidence = dialectEvidence
-    this.#problems = chainProblems(found)
+    this.#problems = [...chainProblems(found), ...dialectProblems(facts, { dialect, dialectEvidence })]
   }
 
   /** False where an image is not known: then no list of operations means anything. */
   get readable(): boolean {
-    return this.#problems.every(({ code }) => code === 'image-in-use' || code === 'bitmap-corrupt')
+    return this.#problems.every(({ code }) => READABLE.has(code))
   }
 
   /** False, and a note, where the target of the data can hold no bitmaps. */

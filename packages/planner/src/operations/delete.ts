@@ -6,7 +6,7 @@ import type { Dialect } from '../plan/types.js'
 import { findBitmap } from '../validity.js'
 import { applyToChain, withChain, withoutCheckpoint } from './apply.js'
 import { deleteTargets } from './delete-targets.js'
-import { dialectOf } from './dialect.js'
+import { dialectOf, dialectProblems } from './dialect.js'
 import { discard } from './discard.js'
 import { chainProblems, type DiskChain, placesOf, problem } from './disks.js'
 import { eachFileOnce, filesOnce } from './shared-layers.js'
@@ -33,7 +33,7 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
   const checkpoint = findCheckpoint(tree, facts.domain.name, request.checkpoint)
   const operations: BitmapOperation[] = []
   const reopen: Place[] = []
-  const problems: OperationProblem[] = []
+  const problems: OperationProblem[] = [...dialectProblems(facts, { dialect, dialectEvidence })]
   const disks: string[] = []
   const layers: Place[] = []
   const found = deleteTargets(facts, tree, checkpoint, dialect)

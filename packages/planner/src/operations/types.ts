@@ -87,6 +87,8 @@ export type OperationProblemCode =
   | 'checkpoint-parent-missing'
   | 'checkpoint-cycle'
   | 'bitmap-name-differs'
+  /** Bitmaps of lost checkpoints, some disabled: which dialect it is must be told. */
+  | 'dialect-unclear'
   | 'image-in-use'
   | 'source-not-readable'
   /** A bitmap that is left behind, with the rule that it breaks. libvirt says nothing. */

@@ -8,6 +8,7 @@ import { bitmapFindings } from './bitmap-findings.js'
 import { checkpointFindings } from './checkpoint-findings.js'
 import { holdsCheckpoints } from './every-checkpoint.js'
 import type { BitmapCost, Finding } from './findings.js'
+import { lostDialect } from './lost-dialect.js'
 import { metadataFindings, type UnreadableFile } from './metadata-findings.js'
 import { isRunning } from './overview.js'
 import { bitmapPlaces } from './places.js'
@@ -46,7 +47,7 @@ export function reconcile(facts: BackupFacts, options: ReconcileOptions = {}): R
   const places = bitmapPlaces(facts)
   const ways = new Ways(facts.domain, options)
   const disks = facts.domain.disks.filter(holdsCheckpoints)
-  const { dialect } = findDialect(facts, tree, disks, options.dialect)
+  const dialect = lostDialect(facts, findDialect(facts, tree, disks, options.dialect))
   const findings = [
     ...metadataFindings(facts, tree, ways, options.unreadable ?? [], options.files ?? new Map()),
     ...checkpointFindings(facts, tree, places, ways, options),
