@@ -43,7 +43,7 @@ export {
 export type { BitmapAction, FutureBitmap } from './edit/actions.js'
 export { type EditOptions, editBitmaps } from './edit/edit.js'
 export { type EditImagesOptions, editImages, type ImageEdit } from './edit/edit-images.js'
-export type { EditCost, EditPlan, EditStep, EditWrite } from './edit/plan.js'
+export type { EditCost, EditPlan, EditStep, EditWrite } from './edit/edit-plan.js'
 export {
   CorruptImageError,
   Qcow2Error,

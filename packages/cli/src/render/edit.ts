@@ -153,7 +153,7 @@ export function shownWrite(write: EditWrite, clusterSize: number): ShownWrite {
     case 'grow':
       return { kind, what, amount: write.bytes, runs: [] }
     case 'bytes': {
-      const count = write.bytes.byteLength
+      const count = write.length ?? write.bytes.byteLength
       return { kind, what, amount: count, runs: [{ first: write.offset, count }] }
     }
     case 'bits':

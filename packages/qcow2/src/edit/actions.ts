@@ -1,6 +1,7 @@
 import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { Qcow2Error } from '../errors.js'
 import type { ImageInspection } from '../image/inspect.js'
+import { NamedBitmaps } from './named-bitmaps.js'
 
 /** What is to be done to the bitmaps of an image; names as qemu-img and QMP have them. */
 export type BitmapAction =
@@ -65,16 +66,18 @@ const MAX_DIRECTORY_BYTES = 1024 * 65535
 export function applyActions(image: ImageInspection, actions: readonly BitmapAction[]): FutureBitmap[] {
   const state = new State(image)
   for (const action of actions) state.apply(action)
-  return state.bitmaps
+  return state.bitmaps.all()
 }
 
 class State {
-  bitmaps: FutureBitmap[]
+  readonly bitmaps: NamedBitmaps
   readonly #image: ImageInspection
+  /** Images that are merged from. */
+  readonly #others = new Map<ImageInspection, State>()
 
   constructor(image: ImageInspection) {
     this.#image = image
-    this.bitmaps = (image.bitmapDirectory?.bitmaps ?? []).map(origin => ({
+    const bitmaps = (image.bitmapDirectory?.bitmaps ?? []).map(origin => ({
       origin,
       name: origin.name,
       nameBytes: origin.nameBytes,
@@ -82,18 +85,17 @@ class State {
       granularityBits: origin.granularityBits,
       bits: undefined,
     }))
+    this.bitmaps = new NamedBitmaps(bitmaps)
   }
 
   apply(action: BitmapAction): void {
     switch (action.action) {
       case 'add':
-        this.bitmaps.push(this.#added(action))
+        this.bitmaps.add(this.#added(action))
         return
-      case 'remove': {
-        const gone = this.#find(action.name)
-        this.bitmaps = this.bitmaps.filter(each => each !== gone)
+      case 'remove':
+        this.bitmaps.remove(this.#find(action.name))
         return
-      }
       case 'clear':
         this.#change(action.name, () => ({ bits: [] }))
         return
@@ -114,10 +116,9 @@ class State {
   }
 
   #find(name: string): FutureBitmap {
-    const bytes = new TextEncoder().encode(name)
-    const found = this.bitmaps.find(({ nameBytes }) => sameBytes(nameBytes, bytes))
+    const found = this.bitmaps.find(new TextEncoder().encode(name))
     if (found !== undefined) return found
-    const available = this.bitmaps.map(each => each.name)
+    const available = this.bitmaps.all().map(each => each.name)
     throw new Qcow2Error('bitmap-missing', `${this.#image.storage.name} has no bitmap '${name}'`, {
       image: this.#image.storage.name,
       bitmap: name,
@@ -128,7 +129,7 @@ class State {
   #change(name: string, change: (before: FutureBitmap) => Partial<FutureBitmap>): void {
     const before = this.#find(name)
     this.#mustBeSound(before)
-    this.bitmaps = this.bitmaps.map(each => (each === before ? { ...each, ...change(each) } : each))
+    this.bitmaps.replace(before, { ...before, ...change(before) })
   }
 
   #mustBeSound({ flags, origin, name }: FutureBitmap): void {
@@ -160,7 +161,7 @@ class State {
       throw invalid('it has half of a surrogate pair')
     if (nameBytes.includes(0)) throw invalid('QEMU takes what precedes a NUL for the whole')
     // QEMU takes what precedes a NUL for the whole: two of such names, and it does not open the image.
-    if (this.bitmaps.some(each => sameBytes(untilNul(each.nameBytes), nameBytes))) {
+    if (this.bitmaps.isTaken(nameBytes)) {
       throw new Qcow2Error('bitmap-exists', `${details.image} has a bitmap '${name}' already`, details)
     }
     return nameBytes
@@ -185,14 +186,14 @@ class State {
     if (entries * this.#image.clusterSize > MAX_BITMAP_BYTES || entries > MAX_TABLE_ENTRIES) {
       throw invalid('it would be larger than 512 MiB: take a coarser granularity')
     }
-    if (this.bitmaps.length >= MAX_BITMAPS) throw invalid(`an image has at most ${MAX_BITMAPS} bitmaps`)
+    if (this.bitmaps.count >= MAX_BITMAPS) throw invalid(`an image has at most ${MAX_BITMAPS} bitmaps`)
     return { origin: undefined, name, nameBytes, flags: disabled ? 0 : AUTO, granularityBits, bits: [] }
   }
 
   #merge({ name, source, image = this.#image }: BitmapAction & { action: 'merge' }): void {
     const target = this.#find(name)
     this.#mustBeSound(target)
-    const other = image === this.#image ? this : new State(image)
+    const other = image === this.#image ? this : this.#other(image)
     const from = other.#find(source)
     other.#mustBeSound(from)
     if (image.virtualSize !== this.#image.virtualSize) {
@@ -209,6 +210,14 @@ class State {
       widenBits: Math.max(term.widenBits, target.granularityBits),
     }))
     this.#change(name, () => ({ bits: withoutRepeats(terms) }))
+  }
+
+  #other(image: ImageInspection): State {
+    const known = this.#others.get(image)
+    if (known !== undefined) return known
+    const other = new State(image)
+    this.#others.set(image, other)
+    return other
   }
 }
 
@@ -256,13 +265,4 @@ export function directoryBytes(image: ImageInspection, bitmaps: readonly FutureB
       bytes,
     },
   )
-}
-
-function untilNul(name: Uint8Array): Uint8Array {
-  const nul = name.indexOf(0)
-  return nul < 0 ? name : name.subarray(0, nul)
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])
 }

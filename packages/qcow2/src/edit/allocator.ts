@@ -18,6 +18,8 @@ export class Allocator {
   /** All before it are taken. */
   #next = 0
   readonly #taken = new Set<number>()
+  /** No run of so many is free before this one. */
+  readonly #nextRun = new Map<number, number>()
 
   constructor(parts: {
     readonly image: ImageInspection
@@ -49,7 +51,7 @@ export class Allocator {
 
   async #first(count: number): Promise<number> {
     let run = 0
-    for (let cluster = this.#next; ; cluster++) {
+    for (let cluster = Math.max(this.#next, this.#nextRun.get(count) ?? 0); ; cluster++) {
       const unused = this.#references.used.nextMissing(cluster)
       if (unused > cluster) {
         run = 0
@@ -61,6 +63,7 @@ export class Allocator {
         const first = cluster - count + 1
         for (let i = first; i <= cluster; i++) this.#taken.add(i)
         if (count === 1) this.#next = cluster + 1
+        else this.#nextRun.set(count, cluster + 1)
         return first
       }
       run = 0

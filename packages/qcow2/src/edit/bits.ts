@@ -41,11 +41,15 @@ export async function planBits(
   const bytes = bitmapBytes(image.virtualSize, bitmap.granularityBits)
   const fates = new Uint8Array(Math.ceil(bytes / clusterSize))
   const before = await tableOf(image, bitmap.origin, fates.length, options)
-  const stored = new Uint8Array(clusterSize)
+  let stored: Uint8Array | undefined
   let written = 0
   for await (const { index, content } of clusterContents(image, engine, bitmap, options)) {
     const part = content.subarray(0, Math.min(clusterSize, bytes - index * clusterSize))
-    const same = before[index] !== 0 && (await isStored(image, before[index]!, part, stored, options))
+    let same = false
+    if (before[index] !== 0) {
+      stored ??= new Uint8Array(clusterSize)
+      same = await isStored(image, before[index]!, part, stored, options)
+    }
     fates[index] = same ? fate.kept : fate.written
     if (!same) written++
   }

@@ -9,8 +9,9 @@ import type { WritableStorage } from '../storage/writable.js'
 import type { BitmapAction } from './actions.js'
 import { EDIT_ARENA_BYTES } from './bits.js'
 import { runsOf } from './cluster-runs.js'
+import type { EditPlan } from './edit-plan.js'
 import { type EditedImage, Execution } from './execute.js'
-import { type EditPlan, planEdit } from './plan.js'
+import { planEdit } from './plan.js'
 
 /** An image, and what is to be done to its bitmaps. */
 export interface ImageEdit {

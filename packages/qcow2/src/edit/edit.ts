@@ -4,8 +4,9 @@ import type { ReadOptions } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
 import type { BitmapAction } from './actions.js'
 import { EDIT_ARENA_BYTES } from './bits.js'
+import type { EditPlan } from './edit-plan.js'
 import { execute } from './execute.js'
-import { type EditPlan, planEdit } from './plan.js'
+import { planEdit } from './plan.js'
 
 export interface EditOptions extends ReadOptions {
   /** Plan only (default false). */

@@ -5,7 +5,7 @@ import { type ImageInspection, inspectImage } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
 import { changedMeanwhile, clusterContents, fate } from './bits.js'
-import type { EditPlan, EditStep, EditWrite } from './plan.js'
+import type { EditPlan, EditStep, EditWrite } from './edit-plan.js'
 import { putRefcount } from './refcount-plan.js'
 import { Undo } from './undo.js'
 
@@ -156,14 +156,23 @@ async function carryOut(
   switch (write.kind) {
     case 'grow':
       return storage.resize(write.bytes)
-    case 'bytes':
-      await undo.keep(write.offset, write.bytes.byteLength, step === 'clusters')
-      return storage.writeFrom(write.bytes, write.offset)
+    case 'bytes': {
+      const bytes = filledUp(write.bytes, write.length)
+      await undo.keep(write.offset, bytes.byteLength, step === 'clusters')
+      return storage.writeFrom(bytes, write.offset)
+    }
     case 'bits':
       return writeBits(image, write, engine, undo, options)
     case 'refcounts':
       return writeRefcounts(image, write.clusters, write.value, undo)
   }
+}
+
+function filledUp(bytes: Uint8Array, length = bytes.byteLength): Uint8Array {
+  if (length === bytes.byteLength) return bytes
+  const whole = new Uint8Array(length)
+  whole.set(bytes)
+  return whole
 }
 
 async function writeBits(

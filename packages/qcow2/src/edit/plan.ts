@@ -18,67 +18,11 @@ import {
 import { Allocator } from './allocator.js'
 import { dataClusters } from './bitmap-clusters.js'
 import { type BitsPlan, fate, planBits } from './bits.js'
+import type { EditCost, EditPlan, EditStep, EditWrite } from './edit-plan.js'
 import { mustBeEditable } from './editable.js'
 import { type HeaderWrite, type NewDirectory, planSwitch } from './header-switch.js'
 import { blockOf, mustBeOurs, planRefcounts, refcountWrites } from './refcount-plan.js'
 import { switchStates, withWrite } from './switch-states.js'
-
-/** One write of a plan. Offsets and lengths in bytes of the image file. */
-export type EditWrite =
-  | { readonly kind: 'grow'; readonly what: string; readonly bytes: number }
-  | { readonly kind: 'bytes'; readonly what: string; readonly offset: number; readonly bytes: Uint8Array }
-  /** The bitmap's clusters that are not as before, one after the other to these host offsets. */
-  | {
-      readonly kind: 'bits'
-      readonly what: string
-      readonly bitmap: FutureBitmap & { readonly bits: readonly BitsTerm[] }
-      readonly plan: BitsPlan
-      readonly offsets: Float64Array
-    }
-  /** Refcounts of these clusters (numbers, ascending), in blocks that there are. */
-  | {
-      readonly kind: 'refcounts'
-      readonly what: string
-      readonly clusters: readonly number[]
-      readonly value: 0 | 1
-    }
-
-/** Writes in any order; all of them last before the next step begins. */
-export interface EditStep {
-  /** `mark` and `unmark` where several images are edited as one. */
-  readonly name: 'clusters' | 'refcount table' | 'mark' | 'header' | 'unmark' | 'release'
-  readonly writes: readonly EditWrite[]
-}
-
-export interface EditCost {
-  /** Clusters that are taken, and those given back. */
-  readonly allocated: number
-  readonly freed: number
-  /** Of those taken: what bitmaps' bits, bitmap tables, the directory, refcount structures need. */
-  readonly data: number
-  readonly tables: number
-  readonly directory: number
-  readonly refcountStructures: number
-  /** By how much the file becomes longer. */
-  readonly growth: number
-}
-
-/** What an edit writes, in which order. Made without writing anything. */
-export interface EditPlan {
-  readonly clusterSize: number
-  readonly steps: readonly EditStep[]
-  readonly cost: EditCost
-  /** Bitmaps as they will be. */
-  readonly bitmaps: readonly FutureBitmap[]
-  /** Other images whose bitmaps go into these. */
-  readonly sources: readonly ImageInspection[]
-  /** Clusters (numbers) that are taken, ascending. */
-  readonly taken: readonly number[]
-  /** Where the new directory is; undefined: no bitmaps are left. */
-  readonly directory: NewDirectory | undefined
-  /** Clusters (numbers) whose space can be given back in the end. */
-  readonly released: readonly number[]
-}
 
 export interface PlanOptions extends ReadOptions {
   /** It is one of several images that go together: it is marked meanwhile. */
@@ -287,7 +231,9 @@ class Planner {
     at: number,
   ): void {
     const entries = plan.fates.length
-    const bytes = new Uint8Array(Math.ceil((entries * 8) / this.#clusterSize) * this.#clusterSize)
+    // The rest of its cluster is not kept until then: there may be 65,535 of them.
+    const bytes = new Uint8Array(entries * 8)
+    const length = Math.ceil(bytes.byteLength / this.#clusterSize) * this.#clusterSize
     const view = new DataView(bytes.buffer)
     let next = 0
     for (let i = 0; i < entries; i++) {
@@ -298,7 +244,7 @@ class Planner {
     if (offsets.length > 0) {
       this.#clusterWrites.push({ kind: 'bits', what: `bits of '${bitmap.name}'`, bitmap, plan, offsets })
     }
-    this.#clusterWrites.push({ kind: 'bytes', what: `table of '${bitmap.name}'`, offset: at, bytes })
+    this.#clusterWrites.push({ kind: 'bytes', what: `table of '${bitmap.name}'`, offset: at, bytes, length })
   }
 
   /** The clusters of a bitmap's old table, and the table: but for those that its new one keeps. */

@@ -5,7 +5,7 @@ import { readRefcountTable } from '../format/refcounts.js'
 import type { ImageInspection } from '../image/inspect.js'
 import type { ReadOptions } from '../storage/storage.js'
 import type { Allocator } from './allocator.js'
-import type { EditWrite } from './plan.js'
+import type { EditWrite } from './edit-plan.js'
 
 /** QEMU's limit (QCOW_MAX_REFTABLE_SIZE). */
 const MAX_TABLE_BYTES = 8 * 1024 * 1024
