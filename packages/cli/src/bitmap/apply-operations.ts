@@ -1,8 +1,5 @@
-import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type OperationsPlan, operationsToEdits } from '@tidemark/planner'
-import { type EditPlan, editImages } from '@tidemark/qcow2'
-import { createJournalFile, journalExists } from '@tidemark/qcow2/node'
 import type { OperationOptions } from '../commands/plan-operations.js'
 import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
@@ -11,8 +8,9 @@ import type { Output } from '../output.js'
 import type { Afterwards } from '../plan/afterwards.js'
 import { printable } from '../printable.js'
 import { severalSummary, severalToJson, severalToText } from '../render/several.js'
+import { editSeveral } from './edit-several.js'
 import type { PlanAction, PlanFile } from './plan-file.js'
-import { journalBeside, openEdits } from './several.js'
+import { journalBeside } from './several.js'
 
 /**
  * Changes the bitmaps of all the plan's images, or of none. The data stay where they are: what is left to do is told.
@@ -39,27 +37,8 @@ export async function applyOperations(
     return exitStatus.ok
   }
   const journal = journalBeside(first.filename)
-  if (existsSync(journal) && !dryRun) throw journalExists(journal)
-  const signal = interruption.hold()
   const options = { dryRun, ...(unsafeNoLock === undefined ? {} : { unsafeNoLock }) }
-  const { edits, close } = await openEdits(file, options, output)
-  let plans: readonly EditPlan[]
-  try {
-    plans = await editImages(edits, {
-      dryRun,
-      signal,
-      journal: () => createJournalFile(journal, { lock: unsafeNoLock ? 'none' : 'required' }),
-    })
-  } finally {
-    await close()
-  }
-  if (signal.aborted && !dryRun) output.warn('the signal came too late: all of it is done')
-  const shown = plans.map((each, i) => ({
-    filename: file.images[i]!.filename,
-    actions: file.images[i]!.actions,
-    plan: each,
-    resizable: edits[i]!.storage.resizable,
-  }))
+  const shown = await editSeveral(file, journal, options, interruption, output)
   if (output.format === 'json') {
     await output.json({ ...severalToJson(shown, { dryRun, journal }), remaining: left })
     return exitStatus.ok

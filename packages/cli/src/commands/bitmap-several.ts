@@ -1,10 +1,8 @@
-import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type EditPlan, editImages } from '@tidemark/qcow2'
-import { createJournalFile, journalExists } from '@tidemark/qcow2/node'
+import { editSeveral } from '../bitmap/edit-several.js'
 import { type BitmapEditOptions, checkOpenOptions } from '../bitmap/options.js'
 import { type PlanFile, parsePlanFile } from '../bitmap/plan-file.js'
-import { journalBeside, openEdits } from '../bitmap/several.js'
+import { journalBeside } from '../bitmap/several.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
@@ -31,29 +29,7 @@ export async function bitmapSeveral(
   const plan = await readPlan(options.multi)
   const journal =
     options.journal === undefined ? journalBeside(plan.images[0]!.filename) : resolve(options.journal)
-  if (existsSync(journal)) {
-    if (!dryRun) throw journalExists(journal)
-    output.warn(`${journalExists(journal).message}; until then this is refused`)
-  }
-  const signal = interruption.hold()
-  const { edits, close } = await openEdits(plan, options, output)
-  let plans: readonly EditPlan[]
-  try {
-    plans = await editImages(edits, {
-      dryRun,
-      signal,
-      journal: () => createJournalFile(journal, { lock: options.unsafeNoLock ? 'none' : 'required' }),
-    })
-  } finally {
-    await close()
-  }
-  if (signal.aborted && !dryRun) output.warn('the signal came too late: all of it is done')
-  const shown = plans.map((each, i) => ({
-    filename: plan.images[i]!.filename,
-    actions: plan.images[i]!.actions,
-    plan: each,
-    resizable: edits[i]!.storage.resizable,
-  }))
+  const shown = await editSeveral(plan, journal, options, interruption, output)
   if (output.format === 'json') await output.json(severalToJson(shown, { dryRun, journal }))
   else if (dryRun) await output.write(severalToText(shown, journal, output.colors))
   else output.note(severalSummary(shown))
