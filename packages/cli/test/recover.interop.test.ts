@@ -3,7 +3,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { constants } from 'node:os'
 import { type BitmapAction, editImages, type ImageEdit, type WritableStorage } from '@tidemark/qcow2'
 import { createJournalFile, openWritableFile } from '@tidemark/qcow2/node'
@@ -287,6 +296,23 @@ describe.skipIf(peers.skip)(`cut off${peers.label}`, () => {
       }
     },
   )
+
+  it('an image is a link to another by now: it is told, and nothing is touched', async () => {
+    await cutOff('decided')
+    rmSync(file('vdb'))
+    symlinkSync(file('vdc'), file('vdb'))
+    const before = hashes()
+    for (const more of [[], ['--dry-run']]) {
+      const { status, error } = await tidemarkError(['recover', ...more, journal])
+      expect([status, error.code], error.message).toEqual([1, 'journal-invalid'])
+      expect(error.message).toContain(`${file('vdb')} and ${file('vdc')} are one and the same file`)
+    }
+    expect(hashes()).toEqual(before)
+    rmSync(file('vdb'))
+    copyFileSync(dir.file('vdb.model'), file('vdb'))
+    expect(await tidemark(['recover', journal])).toMatchObject({ status: 0 })
+    expect(await mustBeWhole('afterwards')).toBe('old')
+  })
 
   it('a VM has an image now: it is refused, and nothing is touched', async () => {
     await cutOff('decided')

@@ -97,6 +97,29 @@ describe('where a journal is what it was', () => {
     expect(files.has(JOURNAL)).toBe(false)
   })
 
+  it('a journal that cannot be removed: the images are done, and that is said', async () => {
+    for (const [when, outcome] of [
+      ['prepared', 'back'],
+      ['half', 'forward'],
+    ] as const) {
+      const recorded = new RecordedFiles((await cutOff())[when])
+      const journal = recorded.journal()
+      const stuck = {
+        storage: journal.storage,
+        remove: () => Promise.reject(new Qcow2Error('write-failed', 'no')),
+      }
+      const open = async (filename: string) => recorded.storage(filename)
+      const recovery = recoverImages(stuck, { open })
+      await expect(recovery).rejects.toMatchObject({
+        code: 'write-failed',
+        message: `no; the edit is ${outcome === 'back' ? 'undone' : 'completed'} all the same: rm ${JOURNAL}`,
+        details: { done: true, outcome, journal: JOURNAL },
+      })
+      // And again, as often as one likes.
+      expect(await recoverImages(journal, { open })).toMatchObject({ outcome })
+    }
+  })
+
   it('a dry run tells the same, and writes nothing', async () => {
     for (const files of Object.values(await cutOff())) {
       const recorded = new RecordedFiles(files)

@@ -104,7 +104,7 @@ export function hasJournal(filename: string): boolean {
 }
 
 /** As a storage's identity; undefined where there is nothing, which opening it tells. */
-function identityOf(filename: string): string | undefined {
+export function identityOf(filename: string): string | undefined {
   const found = statSync(filename, { throwIfNoEntry: false })
   if (found === undefined) return undefined
   return found.isBlockDevice() ? `device ${found.rdev}` : `${found.dev}:${found.ino}`

@@ -2,6 +2,7 @@ import { type EditJournal, Qcow2Error, type Recovery, recoverImages } from '@tid
 import { openFile, openJournalFile } from '@tidemark/qcow2/node'
 import { openTarget, readOnly } from '../bitmap/images.js'
 import { checkOpenOptions, type EditOpenOptions } from '../bitmap/options.js'
+import { identityOf } from '../bitmap/several.js'
 import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
@@ -21,12 +22,18 @@ export async function recover(
   // It is short, and one that is cut off is begun again: but a half is no state to be left by a signal.
   const signal = interruption.hold()
   const journal = await openJournal(file, options)
+  const names = new Map<string, string>()
+  const open = (filename: string) => {
+    // Before it is opened: held by its other name it would pass for another process's.
+    const identity = identityOf(filename)
+    const before = identity === undefined ? undefined : names.get(identity)
+    if (before !== undefined) throw sameFile(file, before, filename)
+    if (identity !== undefined) names.set(identity, filename)
+    return openTarget(filename, options, output)
+  }
   let recovery: Recovery
   try {
-    recovery = await recoverImages(journal, {
-      dryRun,
-      open: filename => openTarget(filename, options, output),
-    })
+    recovery = await recoverImages(journal, { dryRun, open })
   } finally {
     await journal.storage.close()
   }
@@ -35,6 +42,11 @@ export async function recover(
   if (output.format === 'json') await output.json(recoveryToJson(shown))
   else await output.write(recoveryToText(shown, output.colors))
   return exitStatus.ok
+}
+
+function sameFile(journal: string, before: string, filename: string): Qcow2Error {
+  const message = `${journal}: ${before} and ${filename} are one and the same file`
+  return new Qcow2Error('journal-invalid', message, { journal })
 }
 
 async function openJournal(file: string, options: EditOpenOptions): Promise<EditJournal> {

@@ -45,7 +45,8 @@ export interface Recovery {
  * to is there and sound; only clusters that nobody refers to are freed. It can be cut off, and begun again.
  *
  * @throws {Qcow2Error} `journal-invalid`; `recovery-impossible` where the images can go neither way together, with what
- *   each of them is in `details.images`; `image-locked`. Nothing was touched then
+ *   each of them is in `details.images`; `image-locked`. Nothing was touched then. With `details.done` all is done, but
+ *   the journal is still there
  */
 export async function recoverImages(journal: EditJournal, options: RecoverOptions): Promise<Recovery> {
   const content = await readJournal(journal.storage)
@@ -61,10 +62,25 @@ export async function recoverImages(journal: EditJournal, options: RecoverOption
       obstaclesOf(each, engine, options),
     )
     const images = await goAll(found, direction, content, journal, engine, options)
-    if (!options.dryRun) await journal.remove()
+    if (!options.dryRun) await takeAway(journal, direction)
     return { outcome: direction, images }
   } finally {
     for (const { storage } of found) await storage?.close()
+  }
+}
+
+async function takeAway(journal: EditJournal, outcome: Direction): Promise<void> {
+  try {
+    await journal.remove()
+  } catch (error) {
+    const { name } = journal.storage
+    const done = outcome === 'forward' ? 'completed' : 'undone'
+    throw new Qcow2Error(
+      error instanceof Qcow2Error ? error.code : 'write-failed',
+      `${(error as Error).message}; the edit is ${done} all the same: rm ${name}`,
+      { journal: name, done: true, outcome },
+      { cause: error },
+    )
   }
 }
 
