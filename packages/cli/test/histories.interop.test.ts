@@ -24,7 +24,7 @@ const LABS = 4
  * Why a disk may be copied whole though its bitmaps would do: the images of that time have left the chain; the order of
  * the checkpoints is open where flags look like the chained dialect.
  */
-const CAREFUL = ['bitmap-missing', 'disk-source-changed', 'checkpoint-branched']
+const CAREFUL = ['bitmap-missing', 'disk-not-in-checkpoint', 'disk-source-changed', 'checkpoint-branched']
 
 const TRAPS = ['bitmap-missing', 'disk-source-changed']
 
@@ -94,8 +94,8 @@ describe.skipIf(peers.skip)(`random histories in a real libvirt${peers.label}`, 
     expect(CAREFUL).toEqual(expect.arrayContaining([...coverage.needless.keys()]))
   })
 
-  // One history alone does not come across all.
-  it.runIf(only === undefined)('every kind of step, verdict and reason came up', () => {
+  // One history alone does not come across all, and of others nobody knows beforehand.
+  it.runIf(only === undefined && minutes === 0)('every kind of step, verdict and reason came up', () => {
     const kinds = [...liveSteps, ...offlineSteps].map(({ kind }) => kind)
     const rare = [...kinds, 'crash', 'restart'].filter(kind => (coverage.steps.get(kind) ?? 0) < 3)
     expect(rare, `${coverage}`).toEqual([])

@@ -64,7 +64,7 @@ export async function byCommand(
   return async () => {
     const outcome = await lab.backupBegin(name, xml)
     if (!outcome.accepted) wrong(`libvirt refuses its XML: ${outcome.error}\n${xml}`)
-    for (const { target, mode } of plan.disks) {
+    for (const { target, mode, libvirt } of plan.disks) {
       const file = [...xml.matchAll(/<target file=["']([^"']*)["']/g)]
         .map(([, each]) => each!)
         .find(each => each.includes(`-${target}.`))
@@ -75,10 +75,12 @@ export async function byCommand(
       if (!outcome.accepted) continue
       const own = ownClusters(file)
       const backing = (await qemuImg.info(file, { forceShare: true }))['backing-filename']
-      if ((mode === 'incremental') !== (backing !== undefined))
+      // Bitmaps in the chained dialect are none of libvirt's.
+      const whole = mode === 'full' || libvirt === 'reject'
+      if (whole !== (backing === undefined))
         wrong(`${target} is ${mode}, its copy has backing file ${backing}`)
       const { content } = world.at(target)
-      if (mode === 'full' && !isWhole(own, content)) wrong(`the whole copy of ${target} is not the disk`)
+      if (whole && !isWhole(own, content)) wrong(`the whole copy of ${target} is not the disk`)
       rmSync(file)
     }
   }

@@ -114,15 +114,18 @@ async function blockJob(
   left: () => readonly string[],
 ): Promise<string> {
   const { lab, name } = world
-  const sizes = new Set(
-    (await liveChains(lab, name)).get(disk.target!)!.map(({ virtualSize }) => virtualSize),
-  )
+  const layers = async () => (await liveChains(lab, name)).get(disk.target!)!
+  const sizes = new Set((await layers()).map(({ virtualSize }) => virtualSize))
   const { status, stderr } = await lab.tryVirsh(job, name, disk.target!, ...args, '--wait')
   if (status !== 0) {
     await lab.tryVirsh('blockjob', name, disk.target!, '--abort')
     if (!/inconsistent|resize/.test(stderr)) throw new Error(`${job} of ${disk.id}: ${stderr}`)
     return ', refused'
   }
+  // virsh calls a job done that ended by itself before it was ready: QEMU cannot grow a base with broken bitmaps.
+  const now = (await layers()).map(({ filename }) => filename).join()
+  if (now === disk.files.join() && sizes.size > 1) return ', failed without a word'
+  if (now !== left().join()) throw new Error(`${job} of ${disk.id} left ${now}`)
   disk.files = left()
   await lab.guestFlush(name, disk.target!)
   const content = await contentOf(disk, { shared: true })
