@@ -144,6 +144,10 @@ to it since, and all that it is to refer to is there and sound. Where the images
 cannot go one way together nothing is touched, and it says what each of them is.
 If this is cut off too, do it again.
 
+Do it before a VM starts: what a VM has written to stays as it is, and the other
+images may have to stay behind. Where JOURNAL is lost, qemu-img check -r leaks
+FILE for each image keeps the bitmaps that it has, and it can be edited again.
+
 Examples:
   tidemark recover --dry-run .vda.qcow2.tidemark-journal
   tidemark recover .vda.qcow2.tidemark-journal

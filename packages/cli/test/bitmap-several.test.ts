@@ -136,10 +136,32 @@ describe('a plan', () => {
       bad({ action: 'merge', name: 'x', source: 'y', 'source-format': 'qcow2' }),
       `${place}.source-format: it is the format of source-filename`,
     ],
+    [
+      'two lists of images',
+      `{"images":[{"filename":"a","actions":[{"action":"add","name":"x"}]}],
+        "images":[{"filename":"b","actions":[{"action":"add","name":"x"}]}]}`,
+      "line 2: 'images' is there twice",
+    ],
+    [
+      'two names, one of them with an escape',
+      '{"images":[{"filename":"a","actions":[{"action":"add","name":"x","n\\u0061me" : "y"}]}]}',
+      "line 1: 'name' is there twice",
+    ],
   ])('%s: refused, with the place', async (_, plan, text) => {
     const bytes = typeof plan === 'string' ? new TextEncoder().encode(plan) : plan
     expect(() => parsePlanFile(bytes, 'plan')).toThrow(text)
     expect(() => parsePlanFile(bytes, 'plan')).toThrow(expect.objectContaining({ code: 'usage' }))
+  })
+
+  it('takes what looks like a key for a name where it is one, and each object’s keys for its own', () => {
+    const names = ['"name":', '{', '}', '\\', '\\"', '"', 'name']
+    const actions = names.map(name => ({ action: 'rename', name, to: 'action' }))
+    const images = [
+      { filename: 'a', actions },
+      { filename: 'b', actions },
+    ]
+    const pretty = new TextEncoder().encode(JSON.stringify({ images }, undefined, '\t'))
+    expect(parsePlanFile(pretty, 'plan')).toEqual({ images })
   })
 
   it('is refused with status 64, as are arguments that are for one image', async () => {

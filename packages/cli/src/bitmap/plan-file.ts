@@ -1,4 +1,5 @@
 import { UsageError } from '../errors.js'
+import { repeatedKey } from './repeated-key.js'
 
 /** What PLAN.json asks for; an action as BitmapAction, but for the image that it merges from. */
 export interface PlanFile {
@@ -44,16 +45,18 @@ const ACTION_KEYS: Readonly<Record<string, readonly string[]>> = {
  */
 export function parsePlanFile(bytes: Uint8Array, what: string): PlanFile {
   const wrong = (at: string, why: string) => new UsageError(`${what}: ${at === '' ? '' : `${at}: `}${why}`)
+  let json: string
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    json = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    value = JSON.parse(json)
   } catch (error) {
     throw wrong('', `it is not JSON: ${(error as Error).message.replace(/\s+/g, ' ')}`)
   }
   let count = 0
-  const { images } = objectOf(value, '', ['images'])
-  return {
-    images: arrayOf(images, 'images', MOST_IMAGES).map((image, i) => {
+  const object = objectOf(value, '', ['images'])
+  const plan = {
+    images: arrayOf(object.images, 'images', MOST_IMAGES).map((image, i) => {
       const at = `images[${i}]`
       const { filename, actions } = objectOf(image, at, ['filename', 'actions'])
       const list = arrayOf(actions, `${at}.actions`, MOST_ACTIONS)
@@ -65,6 +68,9 @@ export function parsePlanFile(bytes: Uint8Array, what: string): PlanFile {
       }
     }),
   }
+  const twice = repeatedKey(json)
+  if (twice !== undefined) throw wrong(`line ${twice.line}`, `'${twice.key}' is there twice in one object`)
+  return plan
 
   function actionOf(value: unknown, at: string): PlanAction {
     const { action } = recordOf(value, at)

@@ -72,7 +72,8 @@ export async function openJournalFile(
 export function journalExists(path: string): Qcow2Error {
   return new Qcow2Error(
     'journal-exists',
-    `${path}: an edit of several images is going on, or was cut off: tidemark recover ${path} ends it`,
+    `${path} is there already: where it is the journal of an edit of several images that goes on, or was cut off, ` +
+      `tidemark recover ${path} ends that`,
     { journal: path },
   )
 }
