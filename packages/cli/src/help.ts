@@ -156,7 +156,8 @@ Exit statuses:
   0    all images have their new bitmaps, or all the old ones; or the edit had
        not begun
   1    error: neither is possible; an image that others use; no such journal,
-       or a damaged one. Nothing was changed
+       or a damaged one. Nothing was changed; unless a disk failed meanwhile:
+       then do it again
   64   usage error
   130  interrupted, when all was done`
 
@@ -182,6 +183,10 @@ in the bitmaps' flags, on all disks of the domain; --dialect overrules that.
 A grown disk's new area reads clean, and the metadata does not say how large a
 disk was: where you know it, give --size-then TARGET=SIZE.
 
+--what-if shows the plan as it is, and as it would be after the changes, made
+one after the other; without --incremental since each checkpoint. The exit
+status is that of what would be.
+
 Several domains: --domain more than once, or --all. A table, or with --output
 json {"plans": […], "errors": […]}; one domain's trouble stops no other.
 
@@ -189,6 +194,8 @@ Examples:
   tidemark plan backup --domain web --incremental monday
   tidemark plan backup --domain web --incremental monday --disk vda --output json
   tidemark plan backup --domain web --incremental monday --size-then vda=10G
+  tidemark plan backup --domain web --incremental monday \\
+      --what-if delete=tuesday --what-if commit=vda:0:1
   tidemark plan backup --all --incremental monday
   tidemark plan backup --domain-xml web.xml --checkpoint-dir checkpoints \\
       --incremental monday --map-source /var/lib/libvirt/images=/mnt/copy

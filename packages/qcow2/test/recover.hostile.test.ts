@@ -27,6 +27,7 @@ const actions: BitmapAction[] = [
   { action: 'merge', name: 'new', source: 'a' },
   { action: 'disable', name: 'a' },
 ]
+const full = new Qcow2Error('no-space', 'full')
 const first: BitmapAction[] = [{ action: 'add', name: 'new', granularity: 512 }]
 
 /** What is on the disks when an edit is cut off: `prepared` before it is decided, `decided`, after one image, after all. */
@@ -95,6 +96,24 @@ describe('where a journal is what it was', () => {
     const wanted = await plain(outcome === 'back' ? states.prepared : states.switched, '/x')
     for (const name of names) expect(await plain(files, name)).toBe(wanted)
     expect(files.has(JOURNAL)).toBe(false)
+  })
+
+  it('a journal that has no room for a word more: the images are ended all the same, and it goes', async () => {
+    for (const [when, outcome] of [
+      ['prepared', 'back'],
+      ['half', 'forward'],
+    ] as const) {
+      for (const call of ['resize', 'writeFrom', 'flush'] as const) {
+        const recorded = new RecordedFiles((await cutOff())[when])
+        const journal = recorded.journal()
+        const storage = { ...journal.storage, size: journal.storage.size, [call]: () => Promise.reject(full) }
+        const open = async (filename: string) => recorded.storage(filename)
+        expect(await recoverImages({ ...journal, storage }, { open })).toMatchObject({ outcome })
+        const files = filesAfter(recorded)
+        expect(files.has(JOURNAL)).toBe(false)
+        for (const name of names) await mustBeSound(files.get(name)!)
+      }
+    }
   })
 
   it('a journal that cannot be removed: the images are done, and that is said', async () => {

@@ -164,7 +164,10 @@ async function goAll(
   if (!options.dryRun) {
     for (const each of found) await takeAlong(each, direction)
     // From here on it does not matter what anybody does to an image: all of them are where they are to be.
-    if (content.done === undefined) await new JournalWriter(journal.storage, content.end).done(direction)
+    // Where the journal has no room for that, recovery that is begun again finds the same out from the images.
+    if (content.done === undefined) {
+      await new JournalWriter(journal.storage, content.end).done(direction).catch(() => {})
+    }
     for (const each of found) await unmark(each, direction)
   }
   const images: RecoveredImage[] = []
