@@ -200,7 +200,7 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     )
 
   const plan = common(program.command('plan'))
-    .description('Plan work on checkpoints; changes nothing.')
+    .description('Plan work on checkpoints. Changes nothing, but for --apply where a command has it.')
     .addHelpText('after', planHelp)
   common(plan.command('backup'))
     .description(

@@ -62,6 +62,17 @@ describe('checkpoint list and show', () => {
     expect(JSON.stringify(checkpoints)).not.toContain(secret)
   })
 
+  it('the oldest first, whatever files are called; fewer disks where there is little room', async () => {
+    const file = (name: string) => join(metadata, `${name}.xml`)
+    writeFileSync(file('0'), readFileSync(file('wednesday')))
+    rmSync(file('wednesday'))
+    const { stdout } = await tidemark(args('list'), { env: { COLUMNS: '60' } })
+    const rows = stdout.split('\n').filter(line => line.includes('2026-'))
+    expect(rows.map(row => row.slice(2).split(' ')[0])).toEqual(['monday', 'tuesday', 'wednesday'])
+    expect(rows[2]).toContain(' sda sdb +1 ')
+    expect(Math.max(...rows.map(row => row.length))).toBeLessThan(80)
+  })
+
   it('draws what is broken, and does not go round in it', async () => {
     const file = join(metadata, 'monday.xml')
     const xml = readFileSync(file, 'utf8')

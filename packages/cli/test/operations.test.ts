@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { tempDir } from '@tidemark/testkit'
 import { describe, expect, it } from 'vitest'
 import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
 import { hostImages, images, top, webshop } from './webshop.js'
@@ -131,6 +132,19 @@ describe('plan backup --what-if', () => {
 
   it('tells when there would be no backup', async () => {
     expect((await ask(1, '--what-if', 'delete=tuesday'))['what-if'].error?.code).toBe('checkpoint-missing')
+  })
+
+  it('where there is no checkpoint there is nothing to ask of', async () => {
+    const dir = tempDir()
+    try {
+      mkdirSync(join(dir.path, 'qemu'))
+      copyFileSync(join(top, webshop, 'libvirt/qemu/webshop.xml'), join(dir.path, 'qemu/webshop.xml'))
+      const where = ['--domain', 'webshop', '--libvirt-root', dir.path]
+      const answer = await tidemarkError(['plan', 'backup', ...where, '--what-if', 'detach=sda'], at)
+      expect(answer).toMatchObject({ status: 1, error: { code: 'no-checkpoints' } })
+    } finally {
+      dir.remove()
+    }
   })
 
   it('without a checkpoint asks for each', async () => {

@@ -14,7 +14,7 @@ import {
 import { loadDomain, measureBodies, namesThen, openDomainImages } from '@tidemark/planner/node'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
 import { domainLocation, mapRule } from '../domain-options.js'
-import { UsageError } from '../errors.js'
+import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
 import { parseSize } from '../units.js'
@@ -35,6 +35,10 @@ export async function planWhatIfCommand(
   const location = domainLocation(names?.[0] === undefined ? rest : { ...rest, domain: names[0] })
   const { domain, checkpoints, problems } = await loadDomain(location)
   for (const { file, error } of problems) output.warn(`${file} is left out: ${error.message}`)
+  if (checkpoints.length === 0) {
+    const message = `domain '${domain.name}' has no checkpoint that a backup could start from`
+    throw new CommandError('no-checkpoints', message, { domain: domain.name })
+  }
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
   const images = await openDomainImages(domain, {
     ...{ engine, blocking: true, names: namesThen(checkpoints) },

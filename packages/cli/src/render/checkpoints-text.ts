@@ -12,8 +12,10 @@ import { table } from './table.js'
 import { wholeTree } from './tree.js'
 import { wrap } from './wrap.js'
 
-/** Names in a cell or a sentence, at most. */
+/** Names in a cell or a sentence, at most; in a cell of a narrow terminal. */
 const MOST_NAMES = 6
+const MOST_IF_NARROW = 2
+const NARROW = 80
 
 /** A domain's checkpoints for people: a table, or the tree, then what is wrong with them. */
 export function checkpointsToText(
@@ -26,7 +28,7 @@ export function checkpointsToText(
   if (checkpoints.length === 0) return `${printable(domain)} has no checkpoints.\n`
   const parts = [
     `${colors.bold(`Checkpoints of ${printable(domain)}`)} ${colors.dim(`(${dialect})`)}\n\n`,
-    tree === undefined ? rows(checkpoints, colors) : drawn(checkpoints, tree, colors),
+    tree === undefined ? rows(checkpoints, colors, width) : drawn(checkpoints, tree, colors),
   ]
   const sentences = [
     ...problems.map(problem => colors.yellow(problemText(problem))),
@@ -42,14 +44,18 @@ export function checkpointsToText(
   return parts.join('')
 }
 
-function rows(checkpoints: readonly CheckpointOverview[], colors: Colors): string {
-  const lines = checkpoints.map(checkpoint => {
+/** The oldest first, as far as times tell; their files have no order that means anything. */
+function rows(checkpoints: readonly CheckpointOverview[], colors: Colors, width: number): string {
+  const time = ({ creationTime }: CheckpointOverview) => creationTime ?? Number.POSITIVE_INFINITY
+  const sorted = [...checkpoints].sort((a, b) => (time(a) < time(b) ? -1 : time(a) > time(b) ? 1 : 0))
+  const most = width < NARROW ? MOST_IF_NARROW : MOST_NAMES
+  const lines = sorted.map(checkpoint => {
     const { name, parent, creationTime, current, recorded } = checkpoint
     return [
       `${current ? colors.cyan('*') : ' '} ${colors.bold(printable(name))}`,
       parent === undefined ? '-' : printable(parent),
       creationTime === undefined ? '?' : isoTime(creationTime),
-      names(recorded),
+      names(recorded, most),
       usableText(checkpoint, colors),
     ]
   })
@@ -85,10 +91,10 @@ function usableText({ usable, now, libvirtSkips }: CheckpointOverview, colors: C
   return `${word}${list === '' ? '' : `  ${list}`}${skips}`
 }
 
-function names(list: readonly string[]): string {
+function names(list: readonly string[], most: number): string {
   if (list.length === 0) return '-'
-  const shown = list.slice(0, MOST_NAMES).map(printable).join(' ')
-  return list.length > MOST_NAMES ? `${shown} +${list.length - MOST_NAMES}` : shown
+  const shown = list.slice(0, most).map(printable).join(' ')
+  return list.length > most ? `${shown} +${list.length - most}` : shown
 }
 
 /** What is wrong with a tree, in a sentence. */

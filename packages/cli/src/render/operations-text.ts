@@ -73,13 +73,11 @@ function whatHappens(operation: BitmapOperation, colors: Colors): string {
       return `${colors.green('added')}, ${state} (${formatSize(operation.granularity)})`
     }
     case 'merge': {
-      const own = operation.sources.filter(({ layer }) => layer === operation.layer)
-      const names = new Set(operation.sources.map(({ bitmap }) => bitmap))
-      const renamed = names.size === 1 && !names.has(operation.bitmap)
-      const what = renamed ? `with ${[...names][0]} ` : ''
       const layers = operation.sources.map(({ layer }) => layer)
-      if (own.length === layers.length && !renamed) return 'stays as it is'
-      return printable(`merged ${what}from layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')}`)
+      const own = layers.every(layer => layer === operation.layer)
+      const other = operation.sources.find(({ bitmap }) => bitmap !== operation.bitmap)?.bitmap
+      if (own) return other === undefined ? 'stays as it is' : printable(`gets the marks of ${other}`)
+      return printable(`merged from layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')}`)
     }
     case 'remove':
       return colors.yellow('removed')
