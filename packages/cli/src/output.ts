@@ -109,10 +109,14 @@ export class Output {
     stderr().write(`${this.#color(stderr()).red('error:')} ${lines}\n`)
   }
 
-  /** Columns for text: the terminal's, but no longer lines than are easy to read; 100 where it is no terminal. */
+  /**
+   * Columns for text: the terminal's, else COLUMNS, else 100; but no longer lines than are easy to read, and none so short
+   * that each word stands alone.
+   */
   get width(): number {
     // A terminal that does not know its width says 0.
-    return Math.min(process.stdout.columns || 100, 110)
+    const wanted = process.stdout.columns || Number(process.env.COLUMNS) || 100
+    return Math.max(40, Math.min(wanted, 110))
   }
 
   /** Colours for stdout; none where it is no terminal or NO_COLOR is set. */

@@ -53,6 +53,16 @@ describe('loadDomain', () => {
     })
   })
 
+  it('says of a file that it is no folder', async () => {
+    const xml = join(root, 'qemu/web.xml')
+    await expect(loadDomain({ domainXml: xml, checkpointDir: xml })).rejects.toMatchObject({
+      code: 'file-unreadable',
+      message: `${xml} is not a folder`,
+    })
+    const below = { domainXml: xml, checkpointDir: join(xml, 'below') }
+    await expect(loadDomain(below)).rejects.toMatchObject({ code: 'file-missing' })
+  })
+
   it('names the domains there are', async () => {
     await expect(loadDomain({ domain: 'wep', libvirtRoot: root })).rejects.toMatchObject({
       code: 'domain-missing',

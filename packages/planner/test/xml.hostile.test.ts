@@ -49,6 +49,14 @@ describe('declarations', () => {
 })
 
 describe('what would exhaust', () => {
+  it('more disks than any machine has', () => {
+    const disks = (count: number) =>
+      Array.from({ length: count }, (_, i) => `<disk><target dev='sd${i}'/></disk>`).join('')
+    const xml = (count: number) => `<domain><name>d</name><devices>${disks(count)}</devices></domain>`
+    expect(parseDomain(xml(4096)).disks).toHaveLength(4096)
+    expect(() => parseDomain(xml(4097))).toThrow('too many disks')
+  })
+
   it.each([
     ['depth', '<a>'.repeat(MAX_XML_DEPTH + 1) + '</a>'.repeat(MAX_XML_DEPTH + 1), 'nested more than'],
     ['depth without an end', '<a>'.repeat(1_000_000), 'nested more than'],

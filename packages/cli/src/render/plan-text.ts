@@ -123,10 +123,16 @@ function reasonText(
   return `  ${paint(code)}${more}\n${wrap(printable(message), width - 4, '    ')}`
 }
 
+/** A few disks by their names; of many how many they are. Names may come from anywhere: escaped here, once. */
+function namesText(targets: readonly string[], of?: number): string {
+  if (targets.length <= 8) return targets.map(printable).join(', ')
+  return of === undefined ? `${targets.length} disks` : `${targets.length} of ${of} disks`
+}
+
 /** What it comes to, a sentence a line. */
 function summary({ disks, incremental, nextBest }: BackupPlan): string[] {
   const done = disks.filter(({ mode }) => mode === 'incremental')
-  const unknown = disks.filter(({ mode }) => mode === 'unknown').map(({ target }) => printable(target))
+  const unknown = disks.filter(({ mode }) => mode === 'unknown').map(({ target }) => target)
   const count = `${done.length} of ${disks.length} disk${disks.length === 1 ? '' : 's'} incremental`
   const whole = disks.reduce((sum, { virtualSize }) => sum + (virtualSize ?? 0), 0)
   const copied = disks.reduce(
@@ -134,27 +140,29 @@ function summary({ disks, incremental, nextBest }: BackupPlan): string[] {
     0,
   )
   const measured = done.every(({ dirtyBytes }) => dirtyBytes !== undefined) && unknown.length === 0
-  const sentences = [
-    done.length > 0 && measured
-      ? `${count}: ${formatSize(copied)} to copy instead of ${formatSize(whole)}.`
-      : `${count}.`,
-  ]
-  const traps = disks.filter(isTrap).map(({ target }) => printable(target))
+  // An image that cannot be read tells no size.
+  const unsized = disks.filter(({ virtualSize }) => virtualSize === undefined).map(({ target }) => target)
+  const copy =
+    unsized.length === 0
+      ? `${formatSize(copied)} to copy instead of ${formatSize(whole)}`
+      : `${formatSize(copied)} to copy, and all of ${namesText(unsized)}, of unknown size`
+  const sentences = [done.length > 0 && measured ? `${count}: ${copy}.` : `${count}.`]
+  const traps = disks.filter(isTrap).map(({ target }) => target)
   if (traps.length > 0) {
     sentences.push(
-      `libvirt would accept ${traps.join(', ')} as incremental, but such a backup would lack changes.`,
+      `libvirt would accept ${namesText(traps)} as incremental, but such a backup would lack changes.`,
     )
   }
   const past = disks
     .filter(({ mode, libvirt }) => mode === 'incremental' && libvirt === 'reject')
-    .map(({ target }) => printable(target))
+    .map(({ target }) => target)
   if (past.length > 0) {
-    sentences.push(`libvirt would refuse ${past.join(', ')}: use --format sh, while the domain is off.`)
+    sentences.push(`libvirt would refuse ${namesText(past)}: use --format sh, while the domain is off.`)
   }
-  if (unknown.length > 0) sentences.push(`What ${unknown.join(', ')} would need cannot be told from here.`)
+  if (unknown.length > 0) sentences.push(`What ${namesText(unknown)} would need cannot be told from here.`)
   if (nextBest !== undefined) {
     const size = nextBest.dirtyBytes === undefined ? '' : ` (${formatSize(nextBest.dirtyBytes)})`
-    const more = nextBest.everyDisk ? 'every disk' : nextBest.disks.map(printable).join(', ')
+    const more = nextBest.everyDisk ? 'every disk' : namesText(nextBest.disks, disks.length)
     const name = printable(nextBest.checkpoint)
     sentences.push(
       nextBest.relation === 'older'

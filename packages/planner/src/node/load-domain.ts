@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PlannerError } from '../errors.js'
@@ -139,6 +140,9 @@ async function listFiles(folder: string): Promise<string[]> {
   try {
     return (await readdir(folder)).sort()
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR' && existsSync(folder)) {
+      throw new LoadError('file-unreadable', `${folder} is not a folder`, { path: folder }, { cause: error })
+    }
     throw asLoadError(folder, error)
   }
 }

@@ -7,6 +7,8 @@ export interface FilesNow {
   readonly names: readonly string[]
   /** The layer of that name, or, where the name is not known, of the file that is there under it now. */
   layerOf(name: string): number | undefined
+  /** All names that lead to a layer: its own, and those of earlier times under which it is now. */
+  leading(): readonly string[]
   /** True where the name itself is known, and not only the file. */
   isNamed(name: string): boolean
 }
@@ -20,7 +22,7 @@ export interface FilesNow {
 export function filesNow(
   disk: DomainDisk,
   chain: readonly LayerFacts[],
-  fileIds: ReadonlyMap<string, string> = new Map(),
+  fileIds: ReadonlyMap<string, string> = NO_IDS,
 ): FilesNow {
   const files = new Map<string, number>()
   const byId = new Map<string, number>()
@@ -42,18 +44,49 @@ export function filesNow(
       add(store.source && normalizePath(store.source), index + 1)
     }
   }
+  let leading: readonly string[] | undefined
   return {
     names: [...files.keys()],
+    leading: () => {
+      leading ??= [...files.keys(), ...[...byId.keys()].flatMap(id => namesById(fileIds).get(id) ?? [])]
+      return leading
+    },
     layerOf: name => files.get(name) ?? byId.get(fileIds.get(name) ?? ''),
     isNamed: name => files.has(name),
   }
 }
 
+const NO_IDS: ReadonlyMap<string, string> = new Map()
+
+/** The names of each file, once for all disks. */
+function namesById(fileIds: ReadonlyMap<string, string>): ReadonlyMap<string, readonly string[]> {
+  const known = namesOf.get(fileIds)
+  if (known !== undefined) return known
+  const names = new Map<string, string[]>()
+  for (const [name, id] of fileIds) {
+    const others = names.get(id)
+    if (others === undefined) names.set(id, [name])
+    else others.push(name)
+  }
+  namesOf.set(fileIds, names)
+  return names
+}
+
+const namesOf = new WeakMap<ReadonlyMap<string, string>, ReadonlyMap<string, readonly string[]>>()
+
 /** The files of a disk as a checkpoint's `<domain>` has it, top first. */
 export function filesThen(disk: DomainDisk): readonly string[] {
-  const names = [disk.source, ...(disk.backingStore ?? []).map(store => store.source)]
-  return names.filter(name => name !== undefined && name !== '').map(name => normalizePath(name!))
+  let files = filesOf.get(disk)
+  if (files === undefined) {
+    const names = [disk.source, ...(disk.backingStore ?? []).map(store => store.source)]
+    files = names.filter(name => name !== undefined && name !== '').map(name => normalizePath(name!))
+    filesOf.set(disk, files)
+  }
+  return files
 }
+
+/** Each disk now is compared with each one of then. */
+const filesOf = new WeakMap<DomainDisk, readonly string[]>()
 
 /** How surely a disk then is the disk now. Targets are reused after an unplug, so the files decide. */
 export type Likeness = 0 | 1 | 2 | 3

@@ -4,7 +4,8 @@
  */
 import type { CheckpointFacts, DomainDisk } from '../facts.js'
 import { normalizePath } from '../paths.js'
-import { type FilesNow, filesThen, likeness } from './disk-files.js'
+import { type FilesNow, filesThen } from './disk-files.js'
+import { matchDisk, targetsThen } from './disks-then.js'
 import { type Reason, reason } from './reasons.js'
 
 export interface Recorded {
@@ -76,18 +77,6 @@ function findTopThen(then: DomainDisk, now: FilesNow): TopThen {
   return { state: 'gone', below: left.length === 0 ? undefined : Math.min(...left) }
 }
 
-/** The disk of that time which is most surely this one; at equal likeness the one at the same target. */
-function matchDisk(disks: readonly DomainDisk[], disk: DomainDisk, now: FilesNow): DomainDisk | undefined {
-  const ranked = disks.map(then => {
-    const sameTarget = then.target === disk.target
-    const like = likeness(then, now)
-    // Across targets a shared template proves nothing.
-    return { then, rank: like === 1 && !sameTarget ? 0 : like && like * 2 + Number(sameTarget) }
-  })
-  const best = ranked.sort((a, b) => b.rank - a.rank)[0]
-  return best && best.rank > 0 ? best.then : undefined
-}
-
 type EntryDisk = Pick<DomainDisk, 'target' | 'source' | 'readonly'>
 
 /** The checkpoint's own `<disk>` entry: by the target of that time, or by source path. */
@@ -130,14 +119,18 @@ function excluded(checkpoint: CheckpointFacts, disk: DomainDisk, why: keyof type
   )
 }
 
+/** Targets in a message; the evidence has all. */
+const MOST_SHOWN = 30
+
 function notInCheckpoint(checkpoint: CheckpointFacts, disk: DomainDisk): Reason {
-  const there = checkpoint.domain?.disks.filter(({ source }) => source !== undefined) ?? []
-  const knownTargets = there.map(({ target }) => target)
+  const knownTargets = targetsThen(checkpoint.domain?.disks ?? [])
+  const more = knownTargets.length - MOST_SHOWN
+  const shown = [...knownTargets.slice(0, MOST_SHOWN), ...(more > 0 ? [`${more} more`] : [])].join(', ')
   return reason(
     'disk-not-in-checkpoint',
     'blocks',
     `Disk ${disk.target} (${disk.source}) was not part of the domain at checkpoint '${checkpoint.name}', which had ` +
-      `${knownTargets.join(', ') || 'no disks'}: it was plugged in later. Copy it whole, and take a new checkpoint.`,
+      `${shown || 'no disks'}: it was plugged in later. Copy it whole, and take a new checkpoint.`,
     { checkpoint: checkpoint.name, knownTargets },
   )
 }

@@ -42,6 +42,9 @@ function findDomain(root: XmlElement): { domain: XmlElement; around: readonly Xm
   throw elementError(root, `this is not a domain: ${found}`, { expected: '<domain> or <domstatus>', found })
 }
 
+/** Each disk is compared with all of each checkpoint. QEMU's buses end long before. */
+const MAX_DISKS = 4096
+
 /** Reads a `<domain>` or `<inactiveDomain>` element. */
 export function readDomain(domain: XmlElement): DomainFacts {
   const name = childText(domain, 'name')
@@ -52,6 +55,9 @@ export function readDomain(domain: XmlElement): DomainFacts {
   const disks: DomainDisk[] = []
   const targets = new Set<string>()
   for (const element of devices ? childElements(devices, 'disk') : []) {
+    if (disks.length === MAX_DISKS) {
+      throw elementError(element, 'the domain has too many disks', { expected: `at most ${MAX_DISKS} disks` })
+    }
     const disk = readDisk(element)
     if (targets.has(disk.target)) {
       const found = printable(disk.target)
