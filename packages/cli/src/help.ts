@@ -136,13 +136,13 @@ Exit statuses:
 
 export const recoverHelp = `
 JOURNAL is what tidemark bitmap --multi left behind when it was killed or the
-machine stopped: .NAME.tidemark-journal beside its first image, unless it was
-given another name. Where all images were prepared the edit is completed, else
-undone; then the journal is removed. The journal is not believed: an image is
-written to only if it is itself in a state of that edit, nobody else has written
-to it since, and all that it is to refer to is there and sound. Where the images
-cannot go one way together nothing is touched, and it says what each of them is.
-If this is cut off too, do it again.
+machine stopped: .NAME.tidemark-journal beside its first image that is not in
+/dev, unless it was given another name. Where all images were prepared the edit
+is completed, else undone; then the journal is removed. The journal is not
+believed: an image is written to only if it is itself in a state of that edit,
+nobody else has written to it since, and all that it is to refer to is there and
+sound. Where the images cannot go one way together nothing is touched, and it
+says what each of them is. If this is cut off too, do it again.
 
 Do it before a VM starts: what a VM has written to stays as it is, and the other
 images may have to stay behind. Where JOURNAL is lost, qemu-img check -r leaks

@@ -160,7 +160,7 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
     .option('--multi <plan>', 'several images, all of them or none, as this JSON file says; - is stdin')
     .option(
       '--journal <file>',
-      'with --multi: where what is under way is noted (default: beside the first image)',
+      'with --multi: where what is under way is noted (default: beside the first image; not in /dev)',
     )
     .option('--dry-run', 'print what would be written, and write nothing')
     .addOption(unsafeNoLock())

@@ -15,7 +15,7 @@ import {
   writeQcow2,
 } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { tidemark, tidemarkError } from './cli.js'
+import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
 import { largeImage, start, writing } from './running.js'
 
 const peers = needs('qemu-img', 'qemu-io', 'qemu-nbd', 'nbdinfo', 'qemu-storage-daemon')
@@ -255,6 +255,37 @@ describe.skipIf(peers.skip || loop !== 0)(
         await run('sync', [])
         expect(hash(device)).toBe(before)
         expect(await tidemark(['bitmap', '--remove', device, 'b0'])).toMatchObject({ status: 0 })
+        expect(await qemuImg.check(device)).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
+      } finally {
+        await run('losetup', ['-d', device])
+      }
+    })
+
+    it('has no journal beside it, in /dev, which a crash does not leave', async () => {
+      const [backend, file] = [dir.file('backend-2'), dir.file('file.qcow2')]
+      for (const each of [backend, file]) await qemuImg.create(each, '1G')
+      await run('truncate', ['-s', '8M', backend])
+      const device = (await run('losetup', ['-f', '--show', backend])).stdout.trim()
+      try {
+        const input = (...filenames: string[]) => ({
+          input: JSON.stringify({
+            images: filenames.map(filename => ({ filename, actions: [{ action: 'add', name: 'b' }] })),
+          }),
+        })
+        const args = ['bitmap', '--multi', '-']
+        for (const more of [[], ['--dry-run']]) {
+          const { status, error } = await tidemarkError([...args, ...more], input(device))
+          expect([status, error.code], error.message).toEqual([1, 'journal-place-needed'])
+          expect(error.message).toContain('--journal')
+        }
+        expect(await tidemarkJson(args, input(device, file))).toMatchObject({
+          journal: dir.file('.file.qcow2.tidemark-journal'),
+          images: [{ filename: device }, { filename: file }],
+        })
+        const remove = { images: [{ filename: device, actions: [{ action: 'remove', name: 'b' }] }] }
+        expect(
+          await tidemark([...args, '--journal', dir.file('j')], { input: JSON.stringify(remove) }),
+        ).toMatchObject({ status: 0 })
         expect(await qemuImg.check(device)).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
       } finally {
         await run('losetup', ['-d', device])

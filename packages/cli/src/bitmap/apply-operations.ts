@@ -10,7 +10,7 @@ import { printable } from '../printable.js'
 import { severalSummary, severalToJson, severalToText } from '../render/several.js'
 import { editSeveral } from './edit-several.js'
 import type { PlanAction, PlanFile } from './plan-file.js'
-import { journalBeside } from './several.js'
+import { journalOf } from './several.js'
 
 /**
  * Changes the bitmaps of all the plan's images, or of none. The data stay where they are: what is left to do is told.
@@ -30,13 +30,12 @@ export async function applyOperations(
     )
   }
   const file = planFile(plan)
-  const [first] = file.images
-  if (first === undefined) {
+  if (file.images.length === 0) {
     if (output.format === 'json') await output.json({ images: [], remaining: left })
     else await output.write(`No bitmap changes.\n${leftText(left)}`)
     return exitStatus.ok
   }
-  const journal = journalBeside(first.filename)
+  const journal = journalOf(file.images)
   const options = { dryRun, ...(unsafeNoLock === undefined ? {} : { unsafeNoLock }) }
   const shown = await editSeveral(file, journal, options, interruption, output)
   if (output.format === 'json') {

@@ -94,7 +94,27 @@ export async function openEdits(
   }
 }
 
-/** Where the journal is unless the call says it: beside the image, hidden. */
+/**
+ * Where the journal is unless the call says it: beside the first image, but for those in /dev, which is empty after a
+ * crash.
+ *
+ * @throws {CommandError} `journal-place-needed`
+ */
+export function journalOf(images: readonly PlanImage[]): string {
+  const first = images.find(({ filename }) => {
+    const device = statSync(filename, { throwIfNoEntry: false })?.isBlockDevice() === true
+    return !(device && resolve(filename).startsWith('/dev/'))
+  })
+  if (first !== undefined) return journalBeside(first.filename)
+  throw new CommandError(
+    'journal-place-needed',
+    'the images are devices, and what is noted in /dev is gone after a crash: ' +
+      'say where the journal is to be (tidemark bitmap --multi PLAN --journal FILE)',
+    { images: images.map(({ filename }) => filename) },
+  )
+}
+
+/** Beside an image, hidden. */
 export function journalBeside(filename: string): string {
   return join(dirname(resolve(filename)), `.${basename(filename)}.tidemark-journal`)
 }

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { editSeveral } from '../bitmap/edit-several.js'
 import { type BitmapEditOptions, checkOpenOptions } from '../bitmap/options.js'
 import { type PlanFile, parsePlanFile } from '../bitmap/plan-file.js'
-import { journalBeside } from '../bitmap/several.js'
+import { journalOf } from '../bitmap/several.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
@@ -27,8 +27,7 @@ export async function bitmapSeveral(
   checkOptions(names, options)
   const dryRun = options.dryRun === true
   const plan = await readPlan(options.multi)
-  const journal =
-    options.journal === undefined ? journalBeside(plan.images[0]!.filename) : resolve(options.journal)
+  const journal = options.journal === undefined ? journalOf(plan.images) : resolve(options.journal)
   const shown = await editSeveral(plan, journal, options, interruption, output)
   if (output.format === 'json') await output.json(severalToJson(shown, { dryRun, journal }))
   else if (dryRun) await output.write(severalToText(shown, journal, output.colors))
