@@ -164,3 +164,23 @@ describe('checkpoint reconcile and redefine', () => {
     expect((await tidemarkError(args('redefine', '--no-bitmaps'))).error.code).toBe('nothing-to-redefine')
   })
 })
+
+describe('where redefine writes to', () => {
+  const out = (folder: string) => tidemarkError(args('redefine', '-o', folder), { timeout: 30_000 })
+
+  it.each(['/proc/tidemark', '/proc/tidemark/deeper', '/dev/null', '/dev/null/x'])(
+    '%s is an error, and no endless try',
+    async folder => {
+      expect(await out(folder)).toMatchObject({ status: 1, error: { code: 'write-failed' } })
+    },
+  )
+
+  it('folders that were made for nothing go again', async () => {
+    const file = join(dir.path, 'file')
+    writeFileSync(file, '')
+    expect(await out(join(file, 'a'))).toMatchObject({ status: 1 })
+    const name = 'x'.repeat(300)
+    expect(await out(join(dir.path, 'new', 'deep', name))).toMatchObject({ status: 1 })
+    expect(readdirSync(dir.path)).not.toContain('new')
+  })
+})

@@ -1,4 +1,4 @@
-import { lstat, mkdir, open, rename, rm, rmdir } from 'node:fs/promises'
+import { lstat, mkdir, open, rename, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { CommandError } from '../errors.js'
 
@@ -23,9 +23,9 @@ export async function writeFiles(
 ): Promise<readonly string[]> {
   const made: string[] = []
   const placed: string[] = []
-  let first: string | undefined
+  const folders: string[] = []
   try {
-    first = await mkdir(folder, { recursive: true, mode: 0o700 })
+    await makeFolder(folder, folders)
     const paths = files.map(({ name }) => join(folder, name))
     for (const path of paths) await requireFree(path, overwrite)
     for (const [i, { text }] of files.entries()) {
@@ -46,7 +46,7 @@ export async function writeFiles(
     }
     return paths
   } catch (error) {
-    await undo(folder, [...made, ...(overwrite ? [] : placed)], first)
+    await undo([...made, ...(overwrite ? [] : placed)], folders)
     if (error instanceof CommandError) throw error
     throw new CommandError('write-failed', `cannot write to ${folder}: ${(error as Error).message}`, {
       folder,
@@ -67,9 +67,26 @@ async function requireFree(path: string, overwrite: boolean): Promise<void> {
   throw new CommandError('file-exists', `${path} exists${hint}`, { file: path })
 }
 
-/** @param first of the folders that were made, the one that is not in another of them */
-async function undo(folder: string, files: readonly string[], first: string | undefined): Promise<void> {
+/**
+ * Makes a folder, and those that it is in. Not Node's own `recursive`: in /proc that tries without an end.
+ *
+ * @param made gets those that were not there, the outermost first
+ */
+async function makeFolder(folder: string, made: string[]): Promise<void> {
+  try {
+    await mkdir(folder, { mode: 0o700 })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST' && (await stat(folder)).isDirectory()) return
+    // In a folder that is there, and where none can be made, it is ENOENT again.
+    if (code !== 'ENOENT' || dirname(folder) === folder) throw error
+    await makeFolder(dirname(folder), made)
+    await mkdir(folder, { mode: 0o700 })
+  }
+  made.push(folder)
+}
+
+async function undo(files: readonly string[], folders: readonly string[]): Promise<void> {
   for (const path of files) await rm(path, { force: true }).catch(() => {})
-  if (first === undefined) return
-  for (let each = folder; each.startsWith(first); each = dirname(each)) await rmdir(each).catch(() => {})
+  for (const folder of folders.toReversed()) await rmdir(folder).catch(() => {})
 }
