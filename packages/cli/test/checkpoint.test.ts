@@ -113,6 +113,17 @@ describe('checkpoint reconcile and redefine', () => {
     ).toEqual(['monday', 'tuesday', 'wednesday'].map(name => ['bitmap-orphan', name, ['adopt', 'drop']]))
   })
 
+  it('commands name files by paths that hold wherever they are run', async () => {
+    cpSync(join(metadata, 'monday.xml'), join(metadata, 'copy of monday.xml'))
+    const where = args('reconcile').map(each => (each === root ? 'libvirt' : each))
+    const { findings } = await tidemarkJson<{ findings: { code: string; commands: string[] }[] }>(where, {
+      status: 2,
+      cwd: dir.path,
+    })
+    const { commands } = findings.find(({ code }) => code === 'checkpoint-duplicate')!
+    expect(commands).toContain(`mv -- '${join(metadata, 'copy of monday.xml')}' ./set-aside-webshop/`)
+  })
+
   it('puts lost checkpoints in order by their bits, and says how sure it is', async () => {
     rmSync(metadata, { recursive: true })
     const out = join(dir.path, 'made')

@@ -24,7 +24,7 @@ export async function checkpointReconcile(
       dialect,
       costs: new Map([...costs].map(([file, each]) => [resolve(file), each])),
       measurements: options.bodies ? await measureAll(open) : undefined,
-      files: loaded.files,
+      files: new Map([...loaded.files].map(([checkpoint, file]) => [checkpoint, resolve(file)])),
       unreadable: loaded.problems.map(({ file, error }) => ({ file: resolve(file), message: error.message })),
       domainArguments: domainArguments(options),
     })
