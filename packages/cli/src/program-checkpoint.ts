@@ -1,9 +1,9 @@
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import type { CheckpointListOptions } from './commands/checkpoint-list.js'
 import type { CheckpointReconcileOptions } from './commands/checkpoint-reconcile.js'
 import type { CheckpointRedefineOptions } from './commands/checkpoint-redefine.js'
 import type { CheckpointShowOptions } from './commands/checkpoint-show.js'
-import { collect, domainArguments } from './domain-arguments.js'
+import { collect, dialectArgument, domainArguments } from './domain-arguments.js'
 import {
   checkpointHelp,
   checkpointListHelp,
@@ -19,7 +19,7 @@ export function checkpointCommands(program: Command, { common, ends, output }: P
     .description("A domain's checkpoints: what there is, what is wrong with it, and what mends it.")
     .addHelpText('after', checkpointHelp)
 
-  common(dialect(domainArguments(group.command('list'))))
+  common(dialectArgument(domainArguments(group.command('list'))))
     .description('Checkpoints with their parents, times and disks, and whether each is usable now.')
     .option('--tree', 'draw the tree')
     .option('--bodies', 'read the bitmaps too: sizes, and whether older ones hold what newer ones do')
@@ -30,7 +30,7 @@ export function checkpointCommands(program: Command, { common, ends, output }: P
       ),
     )
 
-  common(dialect(domainArguments(group.command('show'))))
+  common(dialectArgument(domainArguments(group.command('show'))))
     .description('One checkpoint: its record, its bitmaps in every layer, and what a backup would be.')
     .argument('<checkpoint>', 'its name')
     .option('--count', 'how much is dirty in each layer (reads the bitmaps)')
@@ -42,7 +42,7 @@ export function checkpointCommands(program: Command, { common, ends, output }: P
       ),
     )
 
-  common(dialect(domainArguments(group.command('reconcile'))))
+  common(dialectArgument(domainArguments(group.command('reconcile'))))
     .description('Hold metadata, bitmaps and the domain against each other, and say what mends each gap.')
     .option('--bodies', 'read the bitmaps too: does an older one lack what a newer one has?')
     .addHelpText('after', checkpointReconcileHelp)
@@ -52,7 +52,7 @@ export function checkpointCommands(program: Command, { common, ends, output }: P
       ),
     )
 
-  common(dialect(domainArguments(group.command('redefine'))))
+  common(dialectArgument(domainArguments(group.command('redefine'))))
     .description('Write checkpoints anew for virsh: from their metadata, or from bitmaps alone.')
     .option('-o, --out <dir>', 'the folder for the files; without it nothing is written')
     .option('--checkpoint <name>', 'of the checkpoints with metadata just this one; repeatable', collect)
@@ -68,11 +68,4 @@ export function checkpointCommands(program: Command, { common, ends, output }: P
       ),
     )
   return group
-}
-
-function dialect(command: Command): Command {
-  const text = "how bitmaps share the work; else found from the bitmaps' flags"
-  return command.addOption(
-    new Option('--dialect <dialect>', text).choices(['independent', 'chained', 'auto']),
-  )
 }

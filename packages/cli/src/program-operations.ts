@@ -6,7 +6,7 @@ import type {
   PullOptions,
   SnapshotOptions,
 } from './commands/plan-operations.js'
-import { collect, domainArguments } from './domain-arguments.js'
+import { collect, dialectArgument, domainArguments } from './domain-arguments.js'
 import {
   planCommitHelp,
   planCopyHelp,
@@ -84,13 +84,7 @@ export function operationCommands(
 
 /** What they have in common. */
 function operation(command: Command): Command {
-  return domainArguments(command)
-    .addOption(
-      new Option(
-        '--dialect <dialect>',
-        "how bitmaps share the work; else found from the bitmaps' flags",
-      ).choices(['independent', 'chained', 'auto']),
-    )
+  return dialectArgument(domainArguments(command))
     .addOption(
       new Option('--format <format>', 'print it as JSON, QMP or a shell script').choices([
         'json',

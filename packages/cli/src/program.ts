@@ -9,23 +9,14 @@ import {
 import type { DumpOptions } from './commands/dump.js'
 import type { InfoOptions } from './commands/info.js'
 import type { MapOptions } from './commands/map.js'
-import type { PlanBackupOptions } from './commands/plan-backup.js'
+import { collect } from './domain-arguments.js'
 import { UsageError } from './errors.js'
 import { exitStatus } from './exit-status.js'
-import {
-  bitmapHelp,
-  dumpHelp,
-  generalHelp,
-  infoHelp,
-  mapHelp,
-  planBackupHelp,
-  planHelp,
-  recoverHelp,
-} from './help.js'
+import { bitmapHelp, dumpHelp, generalHelp, infoHelp, mapHelp, recoverHelp } from './help.js'
 import type { Interruption } from './interruption.js'
 import type { Output } from './output.js'
 import { checkpointCommands } from './program-checkpoint.js'
-import { operationCommands } from './program-operations.js'
+import { planCommands } from './program-plan.js'
 import { parseGranularity, parseSize } from './units.js'
 
 declare const TIDEMARK_VERSION: string
@@ -199,65 +190,7 @@ export function buildProgram(output: Output, interruption: Interruption): Progra
       ),
     )
 
-  const plan = common(program.command('plan'))
-    .description('Plan work on checkpoints. Changes nothing, but for --apply where a command has it.')
-    .addHelpText('after', planHelp)
-  common(plan.command('backup'))
-    .description(
-      'Which disks can be backed up incrementally since a checkpoint, from which bitmaps, and why not.',
-    )
-    .option('--incremental <checkpoint>', 'everything modified since this checkpoint (needed)')
-    .option('--disk <target>', 'only this disk; repeatable', collect)
-    .option('--domain <name>', "a domain in libvirt's folders; repeatable", collect)
-    .option('--all', 'every domain there')
-    .option('--libvirt-root <dir>', 'another root that holds qemu/NAME.xml and qemu/checkpoint/NAME/')
-    .option('--domain-xml <file>', "the domain's XML, instead of --domain")
-    .option('--checkpoint-dir <dir>', 'the folder of its checkpoints, with --domain-xml')
-    .option(
-      '--map-source <old=new>',
-      'where images are now that were copied; prefixes count; repeatable',
-      collect,
-    )
-    .addOption(
-      new Option(
-        '--dialect <dialect>',
-        "how bitmaps share the work; else found from the bitmaps' flags",
-      ).choices(['independent', 'chained', 'auto']),
-    )
-    .option(
-      '--size-then <target=size>',
-      "a disk's size at the checkpoint, where you know it; repeatable",
-      collect,
-    )
-    .option(
-      '--what-if <change>',
-      'what it would be after delete=CHECKPOINT, detach=DISK, resize=DISK=SIZE, commit=DISK:TOP:BASE, ' +
-        'pull=DISK[:BASE], copy=DISK:FILE or snapshot[=DISK]; repeatable; without --incremental since each checkpoint',
-      collect,
-    )
-    .option('--no-bodies', 'judge from metadata alone: no sizes, no check of bitmaps against each other')
-    .option('--require-incremental', 'an error (1) unless every disk is incremental')
-    .option('--details', 'with several domains: the whole plan of each below the table')
-    .addOption(
-      new Option('--format <format>', 'print it ready for virsh, QMP or a shell').choices([
-        'xml',
-        'qmp',
-        'sh',
-      ]),
-    )
-    .option('--pull', 'with --format xml: a pull mode backup')
-    .option(
-      '--target-dir <dir>',
-      "with --format xml or sh: where the backup's files go (default: beside each disk; sh: the current folder)",
-    )
-    .addHelpText('after', planBackupHelp)
-    .action(
-      ends(async (options: PlanBackupOptions) =>
-        (await import('./commands/plan-backup.js')).planBackupCommand(options, output),
-      ),
-    )
-
-  operationCommands(plan, { common, ends, output }, interruption)
+  const plan = planCommands(program, { common, ends, output }, interruption)
   const checkpoint = checkpointCommands(program, { common, ends, output })
 
   for (const command of [program, ...program.commands, ...plan.commands, ...checkpoint.commands]) {
@@ -361,8 +294,4 @@ function bitmapOption(): Option {
 
 function forceBitmaps(): Option {
   return new Option('--force', 'read in-use and stale bitmaps too; what cannot be read counts as dirty')
-}
-
-function collect(value: string, all: readonly string[] | undefined): readonly string[] {
-  return [...(all ?? []), value]
 }

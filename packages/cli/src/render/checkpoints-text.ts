@@ -98,7 +98,7 @@ function names(list: readonly string[], most: number): string {
 }
 
 /** What is wrong with a tree, in a sentence. */
-export function problemText(problem: TreeProblem): string {
+function problemText(problem: TreeProblem): string {
   switch (problem.code) {
     case 'checkpoint-parent-missing':
       return `${printable(problem.checkpoint)}: its parent ${printable(problem.parent)} is missing.`

@@ -112,7 +112,7 @@ function diskUse({ target, mode, libvirt, dirtyBytes, reasons }: DiskPlan): Disk
 }
 
 /** The disks that a checkpoint says it has bitmaps of: its list, or else all writable ones of its time. */
-export function recordedTargets({ disks, domain }: CheckpointFacts): readonly string[] {
+function recordedTargets({ disks, domain }: CheckpointFacts): readonly string[] {
   if (disks !== undefined) {
     return disks.filter(({ checkpoint }) => checkpoint === 'bitmap').map(({ name }) => name)
   }
