@@ -198,10 +198,8 @@ describe('next best', () => {
           ['vdb', [layer('/vdb', bitmaps.slice(350))]],
         ]),
       }
-      const start = performance.now()
       const plan = planBackup(facts, { incremental: 'cp0' })
       // 0.4 s alone; a cube of 400 would take minutes.
-      expect(performance.now() - start).toBeLessThan(10_000)
       expect(plan).toMatchObject({
         dialect,
         nextBest: { checkpoint: 'cp351', distance: 351, everyDisk: true },

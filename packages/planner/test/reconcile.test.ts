@@ -271,14 +271,12 @@ describe('facts of any size', () => {
       ['vdb', [layer('/images/vdb.qcow2', [])]],
     ])
     const facts = sound({ checkpoints, chains })
-    const started = performance.now()
     const { findings } = reconcile(facts)
     expect(findings.filter(({ code }) => code === 'bitmap-orphan').length).toBe(65_535)
     expect(findings.filter(({ code }) => code === 'checkpoint-without-bitmap').length).toBe(200)
     expect(findings.filter(({ code }) => code === 'bitmap-limit').length).toBe(1)
     expect(rebuildCheckpoints(facts).checkpoints.length).toBe(65_635)
-    expect(performance.now() - started).toBeLessThan(60_000)
-  }, 120_000)
+  })
 
   it('ten thousand checkpoints: a line, a circle, a bush', () => {
     const names = many(10_000, i => `cp${i}`)
@@ -291,14 +289,12 @@ describe('facts of any size', () => {
     for (const parent of parents) {
       const checkpoints = names.map((name, i) => checkpoint(name, { parent: parent(i), creationTime: i + 1 }))
       const facts = { domain: domain([vda]), checkpoints, chains }
-      const started = performance.now()
       expect(checkpointsOverview(facts).checkpoints.length).toBe(10_000)
       reconcile(facts)
       const { checkpoints: made } = rebuildCheckpoints(facts, { line: true })
       expect(made.map(each => each.checkpoint.name)).toEqual(names)
-      expect(performance.now() - started).toBeLessThan(30_000)
     }
-  }, 120_000)
+  })
 })
 
 describe('what mends is mended', () => {
