@@ -68,7 +68,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
 
   beforeAll(async () => {
     lab = await LibvirtLab.start()
-  }, 60_000)
+  }, 600_000)
   afterAll(async () => await lab?.stop(), 60_000)
 
   beforeEach(async () => {
@@ -95,7 +95,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
       await lab.guestWrite(domain, 'sdb', 1, Number(name[2]) * 131072, 65536)
     }
     await lab.destroyDomain(domain)
-  }, 60_000)
+  }, 600_000)
 
   it('a sound domain has nothing', async () => {
     expect(await reconcile(0)).toEqual([])
@@ -126,7 +126,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
       }
       expect(readdirSync(work)).not.toContain('pwned')
     },
-    60_000,
+    600_000,
   )
 
   it.each(['leave-out', 'forget'])(
@@ -146,7 +146,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
       expect(await accepts('cp1', ['sda', 'sdb'])).toBe(true)
       if (way === 'leave-out') expect(await accepts('cp2', ['sdb'])).toBe(true)
     },
-    60_000,
+    600_000,
   )
 
   it('all bitmaps are gone: the checkpoints are given up', async () => {
@@ -158,7 +158,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     )
     expect(await mendAll()).toBe(3)
     expect((await lab.virsh('checkpoint-list', domain, '--name')).trim()).toBe('')
-  }, 60_000)
+  }, 600_000)
 
   it('a crash left the bitmaps of one disk in-use: the other disk keeps its checkpoints', async () => {
     await qemuIoCrash(disk('a'), ['write -q 0 64k'])
@@ -169,7 +169,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     await mendAll()
     expect(await accepts('cp1', ['sdb'])).toBe(true)
     expect(await accepts('cp1', ['sda'])).toBe(false)
-  }, 60_000)
+  }, 600_000)
 
   it('leftovers of jobs and of other tools are told by their names', async () => {
     const names = ['backup-sda', 'libvirt-tmp-activewrite', 'virtnbdbackup.7', 'one-3-0', '1700000000']
@@ -192,7 +192,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     expect(left.map(({ bitmap }) => bitmap).sort()).toEqual([...foreign].sort())
     for (const each of left) await mend(wayOf(each, 'drop'))
     expect(await reconcile(0)).toEqual([])
-  }, 60_000)
+  }, 600_000)
 
   it('names that a shell or a terminal would take for something else', async () => {
     const names = [
@@ -219,7 +219,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     for (const { ways } of found) await mend(ways[0]!.commands)
     expect(await reconcile(0)).toEqual([])
     expect(readdirSync(work)).not.toContain('pwned')
-  }, 60_000)
+  }, 600_000)
 
   it('a broken tree: a parent missing, a circle, a branch, two files of one name', async () => {
     const folder = join(lab.libvirtRoot, 'qemu/checkpoint', domain)
@@ -260,7 +260,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     expect(torn!.code).toBe('metadata-unreadable')
     await mend(torn!.commands)
     expect(await reconcile(0)).toEqual([])
-  }, 120_000)
+  }, 600_000)
 
   it('while the domain runs: what is certain is told, and libvirt itself removes the bitmap', async () => {
     await lab.virsh('checkpoint-delete', domain, 'cp2', '--metadata')
@@ -276,7 +276,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     expect(await lab.virsh('checkpoint-parent', domain, 'cp4')).toContain('cp3')
     await lab.destroyDomain(domain)
     expect(await reconcile(0)).toEqual([])
-  }, 60_000)
+  }, 600_000)
 
   it('a disk that was left out has a bitmap all the same; a disk left; an image is stale', async () => {
     await lab.startDomain(domain)
@@ -310,7 +310,7 @@ describe.skipIf(peers.skip)(`what reconcile finds in a real domain, and mends${p
     expect(stale.every(({ code, disk: target }) => code === 'bitmaps-stale' && target === 'sda')).toBe(true)
     await mendAll()
     expect(await accepts('cp1', ['sdb'])).toBe(true)
-  }, 60_000)
+  }, 600_000)
 })
 
 /** What a program that does not know bitmaps does: autoclear bit 0, in the last of the bytes 88 to 95. */

@@ -79,7 +79,7 @@ describe.skipIf(peers.skip)(`metadata told anew to the real libvirt${peers.label
     for (const name of names) truth[name] = await backup(name)
     await lab.destroyDomain(domain)
     before = await state()
-  }, 120_000)
+  }, 600_000)
   afterAll(async () => await lab?.stop(), 60_000)
 
   it('from saved metadata: everything as it was, and files for nobody else', async () => {
@@ -99,7 +99,7 @@ describe.skipIf(peers.skip)(`metadata told anew to the real libvirt${peers.label
     // A restart reads libvirt's own files.
     await lab.restart()
     expect(await state()).toEqual(before)
-  }, 60_000)
+  }, 600_000)
 
   it('overwrites nothing, and then leaves nothing', async () => {
     const out = lab.image('half')
@@ -143,7 +143,7 @@ describe.skipIf(peers.skip)(`metadata told anew to the real libvirt${peers.label
         ]),
       )
     expect(timeless(after.xml)).toEqual(timeless(noDomain.xml))
-  }, 60_000)
+  }, 600_000)
 
   it('a backup from each is accepted and has what it had before', async () => {
     await lab.startDomain(domain)
@@ -161,14 +161,14 @@ describe.skipIf(peers.skip)(`metadata told anew to the real libvirt${peers.label
     for (const name of names) expect(await backup(name), name).toEqual(truth[name])
     expect(truth[names[0]]).toMatchObject({ outcome: { accepted: true } })
     expect(truth[names[0]]).not.toEqual(truth[names[1]])
-  }, 120_000)
+  }, 600_000)
 
   it('while it runs, the order of bitmaps alone is a guess, and says so', async () => {
     for (const name of names) await lab.virsh('checkpoint-delete', domain, name, '--metadata')
     const shown = await tidemarkJson<Redefined>(['checkpoint', 'redefine', ...args()], { status: 4 })
     expect(shown.checkpoints.map(({ place }) => place.sure)).toContain('guess')
     await lab.destroyDomain(domain)
-  }, 60_000)
+  }, 600_000)
 
   it('finds the place of a bitmap among checkpoints that have metadata, and puts them in line', async () => {
     const first = await tidemark(['checkpoint', 'redefine', ...args('-o', lab.image('again'))])
@@ -185,5 +185,5 @@ describe.skipIf(peers.skip)(`metadata told anew to the real libvirt${peers.label
     expect(adopt.stdout.trim().split('\n').length).toBe(2)
     await runVirsh(lab, adopt.stdout)
     expect(await lab.virsh('checkpoint-list', domain, '--tree')).toBe(before.tree)
-  }, 60_000)
+  }, 600_000)
 })

@@ -49,7 +49,7 @@ describe.skipIf(peers.skip)(`bitmaps combined are what the sets of their bytes a
     await make(base, 'base', ['b9', 'b16', 'b31'])
     await make(top, 'top', names, base)
     await make(other, 'other', ['b12', 'b20'])
-  }, 60_000)
+  }, 600_000)
   afterAll(() => dir?.remove())
 
   /** As arguments and as sets: a name of TOP, or NAME@FILE. */

@@ -65,7 +65,7 @@ describe.skipIf(peers.skip).each(['independent', 'chained'])(
           `<domaincheckpoint><name>${name}</name>${parent}<creationTime>${1_700_000_000 + i}</creationTime><disks>${disks}</disks>${then}</domaincheckpoint>`,
         )
       }
-    }, 60_000)
+    }, 600_000)
     afterAll(() => dir?.remove())
 
     /** cp1, a snapshot, cp2, another snapshot, cp3; a write before and after each. */
@@ -173,7 +173,7 @@ describe.skipIf(peers.skip).each(['independent', 'chained'])(
         }
         expect(changed).toBeGreaterThan(0)
       },
-      60_000,
+      600_000,
     )
 
     it('a snapshot', async () => {
@@ -224,7 +224,7 @@ describe.skipIf(peers.skip).each(['independent', 'chained'])(
         // As the host of the domain calls it.
         expect(chain['backing-filename']).toBe(layers(target, images)[0])
       }
-    }, 60_000)
+    }, 600_000)
 
     it('nothing is written where something holds an image, nor where one disk has no such bitmap', async () => {
       const folder = join(dir.path, 'held')
@@ -245,6 +245,6 @@ describe.skipIf(peers.skip).each(['independent', 'chained'])(
       expect(missing.status).toBe(1)
       expect(missing.stderr).toContain("no layer of vdb has the bitmap 'cp1'")
       expect([...(await storedBitmaps(layers('vda', folder)[1]!)).values()]).toEqual([...untouched.values()])
-    }, 60_000)
+    }, 600_000)
   },
 )

@@ -151,11 +151,11 @@ describe.skipIf(peers.skip)(
       await run('cp', ['-r', lab.libvirtRoot, join(dir.path, 'libvirt')])
       for (const name of ['apply', 'script']) await copyImages(lab.images, join(dir.path, name))
       await lab.startDomain(domain)
-    }, 180_000)
+    }, 600_000)
     afterAll(async () => {
       await lab?.stop()
       dir?.remove()
-    }, 60_000)
+    }, 600_000)
 
     it.each(names)(
       '%s',
@@ -166,13 +166,13 @@ describe.skipIf(peers.skip)(
         const [command, ...rest] = step.virsh(chain)
         await lab.virsh(command!, domain, target, ...rest)
       },
-      60_000,
+      600_000,
     )
 
     it('libvirt accepts a backup that the pull has made wrong', async () => {
       const verdict = await lab.backupVerdict(domain, 'cp1', targets[names.indexOf(trap)]!)
       expect(verdict).toEqual({ verdict: 'accept' })
-    }, 60_000)
+    }, 600_000)
 
     it('the same, planned and applied to copies', async () => {
       await lab.destroyDomain(domain)
@@ -194,7 +194,7 @@ describe.skipIf(peers.skip)(
           }
         }
       }
-    }, 180_000)
+    }, 600_000)
 
     it.each(names)(
       '%s: the same bitmaps',
@@ -233,7 +233,7 @@ describe.skipIf(peers.skip)(
           }
         }
       },
-      120_000,
+      600_000,
     )
 
     it('a deleted checkpoint: the same bitmaps', async () => {
@@ -260,7 +260,7 @@ describe.skipIf(peers.skip)(
         const ours = await storedBitmaps(elsewhere(images)(image))
         expect([...ours.values()], image).toEqual([...theirs.values()])
       }
-    }, 120_000)
+    }, 600_000)
 
     it('a snapshot: the same bitmaps on the overlays', async () => {
       await run('rm', ['-rf', join(dir.path, 'delete')])
@@ -294,7 +294,7 @@ describe.skipIf(peers.skip)(
         const ours = await storedBitmaps(elsewhere(images)(overlay))
         expect([...ours.values()], overlay).toEqual([...theirs.values()])
       }
-    }, 120_000)
+    }, 600_000)
 
     it('a running domain is told of, and nothing is written', async () => {
       await lab.startDomain(domain)
@@ -308,6 +308,6 @@ describe.skipIf(peers.skip)(
       const refused = await tidemark(['plan', 'snapshot', ...args, '--format', 'sh'])
       expect(refused).toMatchObject({ status: 4, stdout: '' })
       await lab.destroyDomain(domain)
-    }, 60_000)
+    }, 600_000)
   },
 )

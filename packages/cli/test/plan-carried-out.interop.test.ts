@@ -181,7 +181,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
       writeOver(restored, dir.file('vda.dirty.raw'), dirty)
       expect(readFileSync(restored).equals(readFileSync(now))).toBe(true)
     },
-    60_000,
+    600_000,
   )
 
   it.each(cases)(
@@ -208,7 +208,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
         await daemon.kill()
       }
     },
-    60_000,
+    600_000,
   )
 
   it('chained: the XML is full, and says so', async () => {
@@ -224,7 +224,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
     const newest = await tidemark(history.args('cp3', '--format', 'xml', '--target-dir', '/b'))
     expect(newest).toMatchObject({ status: 0, stderr: '' })
     expect(newest.stdout).toContain('<incremental>cp3</incremental>')
-  }, 60_000)
+  }, 600_000)
 
   it('--dialect overrules the flags, --size-then what the metadata do not say', async () => {
     const history = await new History(dir, 'chained').make()
@@ -243,7 +243,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
     for (const wrong of ['vda', 'vda=many', '=4M']) {
       expect((await tidemark(history.args('cp1', '--size-then', wrong))).status).toBe(64)
     }
-  }, 60_000)
+  }, 600_000)
 
   it('an internal snapshot of another size is noticed', async () => {
     const image = dir.file('base.qcow2')
@@ -270,7 +270,7 @@ describe.skipIf(peers.skip)(`a plan carried out${peers.label}`, () => {
         },
       ],
     })
-  }, 60_000)
+  }, 600_000)
 })
 
 /** What docs/planning.md tells to do with a backup's files. */

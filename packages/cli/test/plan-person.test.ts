@@ -78,7 +78,7 @@ describe('plan backup for people', () => {
     expect(stdout).toMatch(/⋮ \d+ more/)
     const plan = await tidemarkJson(args('many', '--disk', 'sda'))
     expect(JSON.stringify(plan).length).toBeLessThan(10_000)
-  }, 60_000)
+  }, 600_000)
 
   it('says what is wrong with a folder that is none', async () => {
     const file = dir.file('vm.xml')

@@ -52,7 +52,7 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
   beforeAll(async () => {
     lab = await LibvirtLab.start()
     await makeHurtDomain(lab)
-  }, 120_000)
+  }, 600_000)
   afterAll(async () => await lab?.stop(), 60_000)
 
   it.each(checkpoints)('plans since %s, while the domain is off', async checkpoint => {
@@ -122,7 +122,7 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
       const planned = plans.get(checkpoint)!.map(({ target, libvirt }) => [target, libvirt])
       expect(verdicts).toEqual(Object.fromEntries(planned))
     },
-    60_000,
+    600_000,
   )
 
   it.each(checkpoints)(
@@ -147,7 +147,7 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
       await lab.virsh('domjobabort', domain)
       for (const file of names) rmSync(file)
     },
-    60_000,
+    600_000,
   )
 
   it('after kill -9 nothing is incremental, for the plan as for libvirt', async () => {
@@ -171,7 +171,7 @@ describe.skipIf(peers.skip)(`the plan and the real libvirt agree${peers.label}`,
       }
     }
     await lab.destroyDomain(domain)
-  }, 60_000)
+  }, 600_000)
 
   it('leaves nothing of its own beside the images', () => {
     expect(readdirSync(lab.images).filter(name => name.startsWith('backup-'))).toEqual([])

@@ -39,7 +39,7 @@ describe.skipIf(peers.skip)(`backups planned and carried out offline${peers.labe
       expect(counts.full).toBeGreaterThan(3)
       expect(counts.mixed).toBeGreaterThan(1)
     },
-    300_000,
+    600_000,
   )
 })
 

@@ -24,7 +24,7 @@ describe.skipIf(peers.skip)(`references of mutants${peers.label}`, { timeout: 30
   beforeAll(async () => {
     dir = tempDir()
     corpus = await makeCorpus(dir)
-  }, 120_000)
+  }, 600_000)
   afterAll(() => dir?.remove())
 
   const engine = createEngine()

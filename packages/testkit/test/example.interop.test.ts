@@ -23,7 +23,7 @@ describe.skipIf(peers.skip)(`the bundled example${peers.label}`, () => {
       const plain = (xml: string): string => xml.replace(/machine='[^']*'/, '')
       expect(plain(ours).replaceAll(dir.file('images'), '/var/lib/libvirt/images/webshop')).toBe(plain(there))
     }
-  }, 120_000)
+  }, 600_000)
 
   it('has sound images, whose bitmaps are as told', async () => {
     for (const [name, maps] of Object.entries(json('dirty-maps.json') as DirtyMaps)) {
@@ -32,7 +32,7 @@ describe.skipIf(peers.skip)(`the bundled example${peers.label}`, () => {
       expect(found).toMatchObject({ status: 0, corruptions: 0, leaks: 0 })
       expect(Object.fromEntries(await dirtyMaps(file))).toEqual(maps)
     }
-  }, 30_000)
+  }, 600_000)
 
   it('does not take the place of images that are there', async () => {
     await expect(makeWebshop(dir.file('out2'), dir.path)).rejects.toThrow(/exists/)

@@ -19,7 +19,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     ]
     await lab.defineDomain({ name: 'd1', disks })
     await lab.startDomain('d1')
-  }, 120_000)
+  }, 600_000)
   afterAll(async () => await lab?.stop(), 60_000)
 
   const verdict = async (checkpoint: string, target: string): Promise<string> =>
@@ -34,7 +34,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     expect(await verdict('cp1', 'sda')).toBe('accept')
     expect(await lab.backupVerdict('d1', 'cp9', 'sda')).toMatchObject({ verdict: 'reject', error: /cp9/ })
     expect(existsSync(join(lab.libvirtRoot, 'qemu/checkpoint/d1/cp1.xml'))).toBe(true)
-  }, 60_000)
+  }, 600_000)
 
   it('plugs a disk in: the older checkpoint does not know it', async () => {
     const sdc = await lab.createImage('c.qcow2', '8M')
@@ -45,7 +45,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     expect(await verdict('cp1', 'sdc')).toBe('reject')
     expect(await verdict('cp2', 'sdc')).toBe('accept')
     expect(readFileSync(join(lab.libvirtRoot, 'qemu/d1.xml'), 'utf8')).toContain('c.qcow2')
-  }, 60_000)
+  }, 600_000)
 
   it('puts an overlay on a disk, and unplugs one', async () => {
     await lab.snapshot('d1', 's1', { sdb: lab.image('b.overlay.qcow2') })
@@ -57,7 +57,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
       ['sdb', lab.image('b.overlay.qcow2')],
     ])
     expect(readFileSync(join(lab.libvirtRoot, 'qemu/d1.xml'), 'utf8')).toContain('b.overlay.qcow2')
-  }, 60_000)
+  }, 600_000)
 
   it('a clean end writes the bitmaps; what is removed offline is missed', async () => {
     await lab.destroyDomain('d1')
@@ -70,7 +70,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     expect(await verdict('cp1', 'sda')).toBe('reject')
     expect(await verdict('cp1', 'sdb')).toBe('accept')
     expect(await verdict('cp2', 'sda')).toBe('accept')
-  }, 60_000)
+  }, 600_000)
 
   it('a crash leaves bitmaps in use', async () => {
     await lab.crashDomain('d1')
@@ -78,7 +78,7 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     expect(image['format-specific']?.data.bitmaps).toMatchObject([{ name: 'cp2', flags: ['in-use', 'auto'] }])
     await lab.startDomain('d1')
     expect(await verdict('cp2', 'sda')).toBe('reject')
-  }, 60_000)
+  }, 600_000)
 
   it('leaves nothing behind, also where a domain runs', async () => {
     const root = join(lab.images, '..')
@@ -88,5 +88,5 @@ describe.skipIf(peers.skip)(`the libvirt lab${peers.label}`, () => {
     // A zombie waits for init, which some containers lack; it is no running process.
     const status = existsSync(`/proc/${pid}`) ? readFileSync(`/proc/${pid}/status`, 'utf8') : ''
     expect(status).not.toMatch(/State:\s+[^ZX]/)
-  }, 60_000)
+  }, 600_000)
 })

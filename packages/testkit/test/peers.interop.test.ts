@@ -38,7 +38,7 @@ describe.skipIf(peers.skip)(`the wrappers of QEMU${peers.label}`, () => {
     const expected = extentsOf(64 * 2 ** 20, 65536, [16, 17, 18, 19, 48])
     const maps = await Promise.all(Array.from({ length: 8 }, () => dirtyMap(file, 'b0')))
     for (const map of maps) expect(map).toEqual(expected)
-  }, 30_000)
+  }, 600_000)
 
   it('finds a bitmap in the image itself only', async () => {
     const base = await withBitmap('base.qcow2')
@@ -116,7 +116,7 @@ describe.skipIf(peers.skip)(`qemu-storage-daemon${peers.label}`, () => {
     await expect(daemon.qmp('query-status')).rejects.toThrow(/has ended/)
     expect(await dirtyMap(file, 'b1')).toEqual(extentsOf(64 * 2 ** 20, 512, [1]))
     expect(await dirtyMap(file, 'b0')).toEqual(extentsOf(64 * 2 ** 20, 65536, [0]))
-  }, 30_000)
+  }, 600_000)
 
   it('killed, it leaves bitmaps in use and no process', async () => {
     const file = await withBitmap('killed.qcow2')
@@ -125,7 +125,7 @@ describe.skipIf(peers.skip)(`qemu-storage-daemon${peers.label}`, () => {
     await daemon.kill()
     expect(() => process.kill(pid, 0)).toThrow()
     expect(await flags(file)).toEqual([['in-use', 'auto']])
-  }, 30_000)
+  }, 600_000)
 
   it('tells why it could not start', async () => {
     await expect(StorageDaemon.start([qcow2Blockdev('disk', dir.file('none.qcow2'))])).rejects.toThrow(
@@ -158,7 +158,7 @@ describe.skipIf(peers.skip)(`random images${peers.label}`, () => {
     for (const { name } of first.bitmaps) {
       expect(await dirtyMap(first.file, name)).toEqual(await dirtyMap(second, name))
     }
-  }, 60_000)
+  }, 600_000)
 
   it('cover the cluster sizes', () => {
     const seeds = Array.from({ length: 300 }, (_, seed) => new Random(seed).fork('image').int(9, 21))

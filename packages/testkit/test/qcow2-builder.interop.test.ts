@@ -39,7 +39,7 @@ describe.skipIf(peers.skip)(`crafted images and the real QEMU${peers.label}`, ()
         expect(await dirtyMap(file, 'b0')).toEqual(extentsOf(virtualSize, 2 ** granularityBits, dirty))
       }
     },
-    60_000,
+    600_000,
   )
 
   it('writes zeros, ones and data entries as QEMU reads them', async () => {
@@ -87,7 +87,7 @@ describe.skipIf(peers.skip)(`crafted images and the real QEMU${peers.label}`, ()
     expect(bytes.length).toBeLessThan(2 ** 20)
     expect(await qemuImg.check(file)).toMatchObject(clean)
     expect(await dirtyMap(file, '64k')).toEqual(extentsOf(virtualSize, 65536, [2 ** 28 - 1]))
-  }, 30_000)
+  }, 600_000)
 
   it('names: UTF-8 and the longest', async () => {
     const file = fresh()
