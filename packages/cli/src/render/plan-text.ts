@@ -49,7 +49,9 @@ function diskTable({ disks }: BackupPlan, colors: Colors, width: number): string
 
 /** The files whose bitmaps are united, as many of their names as there is room for. */
 function filesText({ mode, merge, source }: DiskPlan, room: number): string {
-  const [top, ...below] = mode === 'incremental' ? merge.map(({ filename }) => filename) : [source]
+  // Chained bitmaps lie in one file, several of them.
+  const files = mode === 'incremental' ? [...new Set(merge.map(({ filename }) => filename))] : [source]
+  const [top, ...below] = files
   const names = [top!, ...below].map(name => printable(basename(name)))
   const more = below.length
   const texts = [names.join(' + '), `${names[0]} + ${more} below`, `${names[0]} + ${more}`]
