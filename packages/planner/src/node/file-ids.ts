@@ -22,7 +22,8 @@ export function fileId(path: string): string | undefined {
 /** The paths of all images that checkpoints' domains name; each once. */
 export function namesThen(checkpoints: readonly CheckpointFacts[]): readonly string[] {
   const names = new Set<string>()
-  for (const { domain } of checkpoints) {
+  // Most have one and the same object.
+  for (const domain of new Set(checkpoints.map(checkpoint => checkpoint.domain))) {
     for (const { source, backingStore } of domain?.disks ?? []) {
       for (const name of [source, ...(backingStore ?? []).map(store => store.source)]) {
         if (name !== undefined && isAbsolutePath(name)) names.add(normalizePath(name))

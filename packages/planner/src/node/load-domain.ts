@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { PlannerError } from '../errors.js'
 import type { CheckpointFacts, DomainFacts } from '../facts.js'
 import { didYouMean, listNames } from '../nearest.js'
-import { parseCheckpoint } from '../xml/checkpoint.js'
+import { checkpointReader } from '../xml/checkpoint-reader.js'
 import { parseDomain } from '../xml/domain.js'
 import { LoadError } from './errors.js'
 import { asLoadError, readText } from './read-text.js'
@@ -71,6 +71,13 @@ export async function loadDomain(location: DomainLocation): Promise<LoadedDomain
     if ('domain' in location && error instanceof LoadError && error.code === 'file-missing') return []
     throw error
   })
+  const readCheckpoint = checkpointReader()
+  const places = new Map<DomainFacts, Promise<DomainFacts>>()
+  const located = (then: DomainFacts) => {
+    const place = places.get(then) ?? locateVolumes(then, find)
+    places.set(then, place)
+    return place
+  }
   const checkpoints: CheckpointFacts[] = []
   const problems: LoadProblem[] = []
   const from = new Map<CheckpointFacts, string>()
@@ -78,8 +85,8 @@ export async function loadDomain(location: DomainLocation): Promise<LoadedDomain
     const file = join(checkpointDir, name)
     try {
       const text = await readText(file)
-      const read = parseCheckpoint(text)
-      const then = read.domain && (await locateVolumes(read.domain, find))
+      const read = readCheckpoint(text)
+      const then = read.domain && (await located(read.domain))
       const tooLong = Buffer.byteLength(text) > LIBVIRT_MAX_CHECKPOINT_BYTES
       const checkpoint: CheckpointFacts = {
         ...{ ...read, domain: then },

@@ -44,6 +44,7 @@ class DiskBodies {
   readonly #layers: readonly ChainLayer[]
   readonly #engine: BitmapEngine
   readonly #errors: BodyError[] = []
+  readonly #sources = new Map<string, BitmapSource>()
 
   constructor(layers: readonly ChainLayer[], engine: BitmapEngine) {
     this.#layers = layers
@@ -86,9 +87,16 @@ class DiskBodies {
     return { checkpoint, older: name, layer, filename, missingBytes, firstOffset }
   }
 
+  /** Once for each: a source keeps the part of its table that it read last, and the older one is compared with every newer. */
   #open(layer: number, bitmap: string): BitmapSource {
-    const inspection = this.#layers[layer]!.inspection!
-    return openBitmap(inspection, findBitmap(inspection, bitmap), this.#engine)
+    const key = `${layer} ${bitmap}`
+    let source = this.#sources.get(key)
+    if (source === undefined) {
+      const inspection = this.#layers[layer]!.inspection!
+      source = openBitmap(inspection, findBitmap(inspection, bitmap), this.#engine)
+      this.#sources.set(key, source)
+    }
+    return source
   }
 
   async #try<T>(

@@ -1,4 +1,4 @@
-import type { CheckpointDisk, CheckpointDraft, CheckpointFacts } from '../facts.js'
+import type { CheckpointDisk, CheckpointDraft, CheckpointFacts, DomainFacts } from '../facts.js'
 import { checkpointSchemaFault } from './checkpoint-schema.js'
 import { parseXml, type XmlElement } from './document.js'
 import { readDomain } from './domain.js'
@@ -22,6 +22,12 @@ export interface ParseCheckpointOptions {
   readonly defaultName?: string | undefined
 }
 
+/** A `<domain>` that was read before. */
+export interface CheckpointDomain {
+  readonly facts: DomainFacts
+  readonly xml: EmbeddedXml
+}
+
 /**
  * Reads a `<domaincheckpoint>` as libvirt stores it for each checkpoint (after its "AUTO-GENERATED FILE" comment).
  *
@@ -38,8 +44,21 @@ export interface ParseCheckpointOptions {
  * ```
  */
 export function parseCheckpoint(xml: string, options: ParseCheckpointOptions = {}): CheckpointFacts {
-  const root = parseRoot(xml)
-  const draft = readCheckpoint(root)
+  return checkpointOf(parseCheckpointRoot(xml), options)
+}
+
+/**
+ * What a root element that `parseCheckpointRoot` gave stands for.
+ *
+ * @param known taken for its `<domain>`, whatever that holds
+ * @throws {XmlError} as `parseCheckpoint`, but for what is not well-formed
+ */
+export function checkpointOf(
+  root: XmlElement,
+  options: ParseCheckpointOptions = {},
+  known?: CheckpointDomain,
+): CheckpointFacts {
+  const draft = readCheckpoint(root, known)
   const name = draft.name ?? options.defaultName
   if (name === undefined) {
     throw elementError(root, 'the checkpoint has no name', { expected: '<name>' })
@@ -56,7 +75,7 @@ export function parseCheckpoint(xml: string, options: ParseCheckpointOptions = {
  * @throws {XmlError} as `parseCheckpoint`, and for what libvirt's schema does not have
  */
 export function parseCheckpointDraft(xml: string): CheckpointDraft {
-  const root = parseRoot(xml)
+  const root = parseCheckpointRoot(xml)
   const fault = checkpointSchemaFault(root)
   if (fault !== undefined) {
     throw elementError(fault.element, `libvirt refuses this checkpoint: ${fault.problem}`, {
@@ -66,14 +85,15 @@ export function parseCheckpointDraft(xml: string): CheckpointDraft {
   return readCheckpoint(root)
 }
 
-function parseRoot(xml: string): XmlElement {
+/** @throws {XmlError} not well-formed, or another document */
+export function parseCheckpointRoot(xml: string): XmlElement {
   const root = parseXml(xml)
   if (root.name === 'domaincheckpoint') return root
   const found = `<${printable(root.name)}>`
   throw elementError(root, `this is not a checkpoint: ${found}`, { expected: '<domaincheckpoint>', found })
 }
 
-function readCheckpoint(root: XmlElement): CheckpointDraft {
+function readCheckpoint(root: XmlElement, known?: CheckpointDomain): CheckpointDraft {
   const parent = childElement(root, 'parent')
   const domain = childElement(root, 'domain')
   // Snapshots, which checkpoints are modelled on, have the stored configuration beside the running one.
@@ -84,8 +104,8 @@ function readCheckpoint(root: XmlElement): CheckpointDraft {
     parent: parent && checkpointName(parent),
     creationTime: creationTime(root),
     disks: readDisks(root),
-    domain: described && readDomain(described),
-    ...(domain === undefined ? {} : { domainXml: EmbeddedXml.of(domain, [root]) }),
+    domain: known?.facts ?? (described && readDomain(described)),
+    ...(domain === undefined ? {} : { domainXml: known?.xml ?? EmbeddedXml.of(domain, [root]) }),
   }
 }
 

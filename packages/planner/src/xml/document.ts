@@ -24,6 +24,11 @@ export interface XmlElement {
   readonly source: string
 }
 
+/** A document's text as the parser takes it, and as offsets in it count: without a byte order mark, plain line ends. */
+export function plainSource(text: string): string {
+  return (text.startsWith('\ufeff') ? text.slice(1) : text).replace(/\r\n?/g, '\n')
+}
+
 /**
  * Parses a document strictly: the first thing that is not well-formed ends it, undeclared prefixes included.
  *
@@ -31,7 +36,7 @@ export interface XmlElement {
  * @throws {XmlError} not well-formed, too long, too deep, or with a DOCTYPE
  */
 export function parseXml(text: string): XmlElement {
-  const source = (text.startsWith('\ufeff') ? text.slice(1) : text).replace(/\r\n?/g, '\n')
+  const source = plainSource(text)
   guardXml(source)
   try {
     return convert(parse(source, { includeOffsets: true }).root!, source, '', new Map())
