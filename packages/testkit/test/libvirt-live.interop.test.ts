@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
   backupXml,
@@ -9,6 +9,7 @@ import {
   qemuImg,
   qemuIo,
   type RunError,
+  run,
   withTempDir,
 } from '../src/index.js'
 
@@ -88,6 +89,42 @@ describe.skipIf(peers.skip)(`a running domain, asked${peers.label}`, () => {
     rmSync(file)
   })
 })
+
+describe.skipIf(peers.skip)(`a lab whose test is killed${peers.label}`, () => {
+  it('ends with it, domains and all', async () => {
+    const script = `
+      import { LibvirtLab } from ${JSON.stringify(new URL('../dist/index.js', import.meta.url).href)}
+      const lab = await LibvirtLab.start()
+      await lab.defineDomain({ name: 'd', disks: [{ target: 'sda', source: await lab.createImage('a', '1M') }] })
+      await lab.startDomain('d', { paused: true })
+      console.log(lab.images)
+      process.kill(process.pid, 'SIGKILL')`
+    const { stdout, signal } = await run(process.execPath, ['--input-type=module', '-e', script], {
+      accept: 'any',
+    })
+    expect(signal).toBe('SIGKILL')
+    const root = stdout.trim().replace(/\/images$/, '')
+    try {
+      expect(readFileSync(`${root}/r/libvirt/qemu/run/d.pid`, 'utf8')).toMatch(/^\d+/)
+      await expect.poll(() => processesOf(root), { timeout: 60_000 }).toEqual([])
+    } finally {
+      rmSync(root, { recursive: true })
+    }
+  })
+})
+
+/** Names of the processes with this folder in their environment. */
+function processesOf(root: string): string[] {
+  return readdirSync('/proc').flatMap(pid => {
+    try {
+      if (!/^\d+$/.test(pid) || !readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`=${root}/`))
+        return []
+      return [readFileSync(`/proc/${pid}/comm`, 'utf8').trim()]
+    } catch {
+      return []
+    }
+  })
+}
 
 const images = needs('qemu-img', 'qemu-io')
 describe.skipIf(images.skip)(`the clusters that a file holds${images.label}`, () => {

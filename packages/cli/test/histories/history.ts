@@ -48,8 +48,8 @@ export async function runHistory(lab: LibvirtLab, seed: string, coverage: Covera
   } catch (error) {
     throw new HistoryError(world, [...judge.wrong, `${(error as Error).stack}`], error)
   } finally {
-    // A daemon that died cannot end anything, and what went wrong before is what counts; the lab ends the rest.
-    await world.end().catch(() => {})
+    // A daemon that died or hangs ends nothing: the lab ends the rest.
+    if (lab.alive) await world.end().catch(() => {})
   }
   if (judge.wrong.length > 0) throw new HistoryError(world, judge.wrong)
 }
