@@ -1,4 +1,4 @@
-import { type DomainLocation, type MapRule, parseMapRule } from '@tidemark/planner/node'
+import { type DomainLocation, type LoadProblem, type MapRule, parseMapRule } from '@tidemark/planner/node'
 import { UsageError } from './errors.js'
 
 /** Where a domain, its checkpoints and its images are: the same options for every command that needs one. */
@@ -37,4 +37,10 @@ export function mapRule(text: string): MapRule {
   } catch (error) {
     throw new UsageError(`--map-source: ${(error as Error).message}`)
   }
+}
+
+/** A warning of a checkpoint's file that could not be used; errors of files begin with their names themselves. */
+export function leftOut({ file, error: { message } }: LoadProblem): string {
+  const rest = message.startsWith(`${file} `) ? message.slice(file.length + 1) : message
+  return `${file} is left out: ${rest}`
 }

@@ -192,7 +192,8 @@ json {"plans": […], "errors": […]}; one domain's trouble stops no other.
 
 Examples:
   tidemark plan backup --domain web --incremental monday
-  tidemark plan backup --domain web --incremental monday --disk vda --output json
+  tidemark plan backup --domain web --incremental monday --disk vda
+  tidemark plan backup --domain web --incremental monday --output json
   tidemark plan backup --domain web --incremental monday --size-then vda=10G
   tidemark plan backup --domain web --incremental monday \\
       --what-if delete=tuesday --what-if commit=vda:0:1

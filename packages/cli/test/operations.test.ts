@@ -24,6 +24,7 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
     [['delete', 'monday', ...shop, '--format', 'xml']],
     [['copy', ...shop, '--disk', 'sdb', '--target', 'x', '--apply']],
     [['snapshot', ...shop, '--apply']],
+    [['snapshot', ...shop, '--disk', 'sda=x', '--disk', 'sda=y']],
     [['backup', ...shop, '--what-if', 'eat=sda']],
     [['backup', ...shop, '--what-if', 'snapshot', '--format', 'sh']],
   ])('%j is not understood', async args => {
@@ -99,6 +100,9 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
 
   it.each([
     ['snapshot', '--disk', `sda=${images}/root.qcow2`],
+    ['snapshot', '--disk', `sda=${images}/data.qcow2`],
+    ['snapshot', '--disk', 'sda=new', '--disk', 'sdb=new'],
+    ['copy', '--disk', 'sda', '--target', `${images}/data.qcow2`],
     ['copy', '--disk', 'sdb', '--target', `${images}/data.qcow2`],
   ])('%s onto an image of the chain is refused', async (...args) => {
     expect(await tidemarkError(['plan', ...args, ...shop], at)).toMatchObject({

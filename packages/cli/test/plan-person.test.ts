@@ -80,6 +80,20 @@ describe('plan backup for people', () => {
     expect(JSON.stringify(plan).length).toBeLessThan(10_000)
   }, 600_000)
 
+  it('names a file that is left out once, and goes on', async () => {
+    mkdirSync(dir.file('few/odd.xml'))
+    const { stderr, status } = await tidemark(args('few', '--disk', 'sda'))
+    expect({ stderr, status }).toEqual({
+      stderr: `warning: ${dir.file('few/odd.xml')} is left out: is not a regular file\n`,
+      status: 0,
+    })
+  })
+
+  it('has help within 80 columns', async () => {
+    const { stdout } = await tidemark(['plan', 'backup', '--help'], { env: { COLUMNS: '80' } })
+    expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([])
+  })
+
   it('says what is wrong with a folder that is none', async () => {
     const file = dir.file('vm.xml')
     const wrong = [

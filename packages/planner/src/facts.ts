@@ -166,6 +166,8 @@ export interface LayerProblem {
   readonly code:
     | 'image-missing'
     | 'image-unreadable'
+    /** Not by who asks: no permission, or too much open at once. libvirt may well. */
+    | 'image-inaccessible'
     | 'image-corrupt'
     | 'image-unsupported'
     | 'image-denied'

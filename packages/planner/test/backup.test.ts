@@ -83,6 +83,16 @@ describe('one disk, one image', () => {
     expect(verdict(planVda(simpleFacts(chain)))).toEqual(['full', 'reject', code])
   })
 
+  it('cannot tell of an image that who asks may not open: libvirt may', () => {
+    const forbidden = layer('/images/vda.qcow2', [], {
+      problem: { code: 'image-inaccessible', message: 'permission denied' },
+    })
+    expect(planBackup(simpleFacts([forbidden]), { incremental: 'cp1' }).disks[0]).toMatchObject({
+      ...{ mode: 'unknown', libvirt: 'unknown' },
+      reasons: [{ code: 'image-inaccessible', severity: 'unknown' }],
+    })
+  })
+
   it('cannot tell of an image which its own caller denied', () => {
     const denied = layer(VDA, [], { problem: { code: 'image-denied', message: 'outside /images' } })
     expect(verdict(planVda(simpleFacts([denied])))).toEqual(['unknown', 'unknown', 'image-denied'])

@@ -1,5 +1,5 @@
 /** Images that QEMU made, and what is odd about them: what the planner is told, and what it makes of it. */
-import { copyFileSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, copyFileSync, rmSync, symlinkSync } from 'node:fs'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
 import { needs, qemuImg, qemuIo, run, type TempDir, tempDir } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -46,6 +46,21 @@ describe.skipIf(peers.skip)(`odd images${peers.label}`, () => {
     await run('sh', ['-c', `printf '\\002' | dd of=${file} bs=1 seek=79 conv=notrunc status=none`])
     await expect(qemuIo(file, ['write 0 64k'])).rejects.toThrow('cannot be opened read/write')
     expect(await verdict(file)).toEqual(['full', 'reject', 'image-corrupt'])
+  })
+
+  it('that who asks may not open: not known', async () => {
+    const file = await image('closed.qcow2')
+    chmodSync(file, 0)
+    // Root may open anything, so it asks as another user.
+    const root = process.geteuid!() === 0
+    try {
+      if (root) process.seteuid!(65534)
+      expect(await verdict(file)).toEqual(['unknown', 'unknown', 'image-inaccessible'])
+    } finally {
+      if (root) process.seteuid!(0)
+      chmodSync(file, 0o644)
+    }
+    expect(await verdict(file)).toEqual(['incremental', 'accept'])
   })
 
   it('with an external data file: without it the image is nothing, and a raw one is open to others', async () => {

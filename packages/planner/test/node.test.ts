@@ -53,6 +53,23 @@ describe('loadDomain', () => {
     })
   })
 
+  it('lets others have their turn: a long history must not be deaf to Ctrl-C', async () => {
+    const folder = join(root, 'long')
+    mkdirSync(folder)
+    for (let i = 0; i < 350; i++) writeFileSync(join(folder, `${i}.xml`), checkpointXml(`cp${i}`))
+    let turns = 0
+    let done = false
+    const count = () => {
+      turns++
+      if (!done) setImmediate(count)
+    }
+    setImmediate(count)
+    const loaded = await loadDomain({ domainXml: join(root, 'qemu/web.xml'), checkpointDir: folder })
+    done = true
+    expect(loaded.checkpoints).toHaveLength(350)
+    expect(turns).toBeGreaterThanOrEqual(3)
+  })
+
   it('says of a file that it is no folder', async () => {
     const xml = join(root, 'qemu/web.xml')
     await expect(loadDomain({ domainXml: xml, checkpointDir: xml })).rejects.toMatchObject({

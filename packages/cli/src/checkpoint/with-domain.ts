@@ -7,7 +7,7 @@ import {
   openDomainImages,
 } from '@tidemark/planner/node'
 import { type BitmapEngine, COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
-import { type DomainOptions, domainLocation, mapRule } from '../domain-options.js'
+import { type DomainOptions, domainLocation, leftOut, mapRule } from '../domain-options.js'
 import type { Output } from '../output.js'
 
 /** What the commands of `checkpoint` share. */
@@ -50,5 +50,5 @@ export async function withDomain<T>(
 
 /** Files of checkpoints that libvirt leaves out as well. */
 export function warnOfProblems({ problems }: LoadedDomain, output: Output): void {
-  for (const { file, error } of problems) output.warn(`${file} is left out: ${error.message}`)
+  for (const problem of problems) output.warn(leftOut(problem))
 }

@@ -13,7 +13,7 @@ import {
 } from '@tidemark/planner'
 import { type LoadedDomain, type LoadProblem, listDomains, loadDomain } from '@tidemark/planner/node'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
-import { type DomainOptions, domainLocation, mapRule } from '../domain-options.js'
+import { type DomainOptions, domainLocation, leftOut, mapRule } from '../domain-options.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
@@ -61,7 +61,7 @@ export async function planBackupCommand(options: PlanBackupOptions, output: Outp
   const loaded = await loadDomain(
     domainLocation(names[0] === undefined ? rest : { ...rest, domain: names[0] }),
   )
-  for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
+  for (const problem of loaded.problems) output.warn(leftOut(problem))
 
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
   const { plan, locksKnown } = await planDomain(loaded, { ...request, blocking: true }, engine)
@@ -95,7 +95,7 @@ async function planSeveral(
   if (names.length === 0) throw new CommandError('no-domains', 'there is no domain in the folder')
   const many = await planMany(names, domain => ({ domain, libvirtRoot }), request)
   for (const { problems } of many.plans) {
-    for (const { file, error } of problems) output.warn(`${file} is left out: ${error.message}`)
+    for (const problem of problems) output.warn(leftOut(problem))
   }
   if (!many.locksKnown) output.warn(UNKNOWN_LOCKS)
 

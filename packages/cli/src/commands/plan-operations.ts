@@ -16,7 +16,7 @@ import {
 } from '@tidemark/planner'
 import { type LoadedDomain, loadDomain, namesThen, openDomainImages } from '@tidemark/planner/node'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
-import { type DomainOptions, domainLocation, mapRule } from '../domain-options.js'
+import { type DomainOptions, domainLocation, leftOut, mapRule } from '../domain-options.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
@@ -117,6 +117,8 @@ export function planSnapshotCommand(
   output: Output,
 ): Promise<ExitStatus> {
   const named = disk?.map(overlayOf)
+  const twice = named?.find(([target], i) => named.findIndex(each => each[0] === target) < i)
+  if (twice !== undefined) throw new UsageError(`--disk ${twice[0]} is given twice`)
   const suffix = Math.floor(Date.now() / 1000)
   const plan: Planning = facts => {
     const entries =
@@ -136,12 +138,12 @@ export function planSnapshotCommand(
 
 /** Layers may be named from the current folder. @throws {CommandError} `overlay-unfit` */
 function mustBeNew({ chains }: BackupFacts, disk: string, file: string): void {
-  const layer = (chains.get(disk) ?? []).findIndex(({ filename }) => resolve(filename) === file)
-  if (layer < 0) return
-  throw new CommandError('overlay-unfit', `${file} is layer ${layer} of ${disk} already`, {
-    disk,
-    filename: file,
-  })
+  for (const [target, chain] of chains) {
+    const layer = chain.findIndex(({ filename }) => resolve(filename) === file)
+    if (layer < 0) continue
+    const message = `${file} is layer ${layer} of ${target} already`
+    throw new CommandError('overlay-unfit', message, { disk, filename: file })
+  }
 }
 
 /** `vda=/images/overlay.qcow2`, or the target alone. */
@@ -165,7 +167,7 @@ async function run(
 ): Promise<ExitStatus> {
   checkOptions(options)
   const loaded = await loadDomain(domainLocation(options))
-  for (const { file, error } of loaded.problems) output.warn(`${file} is left out: ${error.message}`)
+  for (const problem of loaded.problems) output.warn(leftOut(problem))
   const { plan, afterwards } = await withImages(loaded, options, output, makePlan)
   const status = operationsExitStatus(plan)
   const forPeople = options.format === undefined && output.format === 'human'

@@ -13,7 +13,7 @@ import {
 } from '@tidemark/planner'
 import { loadDomain, measureBodies, namesThen, openDomainImages } from '@tidemark/planner/node'
 import { COMBINE_ARENA_BYTES, createEngine } from '@tidemark/qcow2'
-import { domainLocation, mapRule } from '../domain-options.js'
+import { domainLocation, leftOut, mapRule } from '../domain-options.js'
 import { CommandError, UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Output } from '../output.js'
@@ -34,7 +34,7 @@ export async function planWhatIfCommand(
   const { domain: _, ...rest } = options
   const location = domainLocation(names?.[0] === undefined ? rest : { ...rest, domain: names[0] })
   const { domain, checkpoints, problems } = await loadDomain(location)
-  for (const { file, error } of problems) output.warn(`${file} is left out: ${error.message}`)
+  for (const problem of problems) output.warn(leftOut(problem))
   if (checkpoints.length === 0) {
     const message = `domain '${domain.name}' has no checkpoint that a backup could start from`
     throw new CommandError('no-checkpoints', message, { domain: domain.name })

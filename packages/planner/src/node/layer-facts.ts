@@ -112,7 +112,11 @@ function layerProblem({ problem, inspection, depth }: ChainLayer): LayerProblem 
   return { code, message: refused.message }
 }
 
-function problemCode({ code, details }: Qcow2Error): LayerProblem['code'] {
+/** Why a system call failed that says nothing of the image: another user, or another moment, may open it. */
+const OURS = new Set(['EACCES', 'EPERM', 'EMFILE', 'ENFILE', 'ENOMEM'])
+
+function problemCode({ code, details, cause }: Qcow2Error): LayerProblem['code'] {
+  if (OURS.has((cause as NodeJS.ErrnoException | undefined)?.code ?? '')) return 'image-inaccessible'
   switch (code) {
     case 'image-missing':
       return 'image-missing'

@@ -26,7 +26,14 @@ export function planSnapshot(facts: BackupFacts, request: SnapshotRequest): Oper
   const problems: OperationProblem[] = []
   const data: DataStep[] = []
   const layers: Place[] = []
+  const overlayOf = new Map<string, string>()
   for (const [target, filename] of request.overlays) {
+    const other = overlayOf.get(filename)
+    if (other !== undefined) {
+      const message = `${filename} cannot be the overlay of both ${other} and ${target}`
+      throw new PlanError('overlay-unfit', message, { disk: target, filename })
+    }
+    overlayOf.set(filename, target)
     const found = findDisk(facts, target)
     const { chain } = found
     const unfit = chainProblems(found)

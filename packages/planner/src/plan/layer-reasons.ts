@@ -6,7 +6,9 @@ const PROBLEM_ADVICE: Record<LayerProblem['code'], string> = {
   'image-missing':
     'is not there. Restore it, or tell where the images are now (--map-source OLD=NEW); without it the disk cannot ' +
     'be read at all',
-  'image-unreadable': 'cannot be read. Look at the permissions and the storage under it',
+  'image-unreadable': 'cannot be read. Look at the storage under it',
+  'image-inaccessible':
+    'cannot be opened by who asks here, which says nothing of libvirt. Plan as a user who may read it (root, most likely)',
   'image-corrupt':
     'is damaged, and QEMU refuses to open it. tidemark info says what is wrong; repair it or restore it before anything else',
   'image-unsupported': 'uses a feature that is not supported here. A newer tool may be able to read it',
@@ -15,7 +17,7 @@ const PROBLEM_ADVICE: Record<LayerProblem['code'], string> = {
     'names itself as its own backing file, directly or in a circle. Mend its backing file name',
 }
 
-/** Denied by our own caller: libvirt may well open it, so nothing is known; every other problem is libvirt's too. */
+/** What our own caller denies or may not open libvirt may well open, so nothing is known; all else is libvirt's too. */
 export function layerProblem(
   target: string,
   layer: number,
@@ -24,7 +26,8 @@ export function layerProblem(
 ): Reason {
   const place = layer === 0 ? `The image of ${target}` : `Layer ${layer} of ${target}'s chain`
   const message = `${place}, ${facts.filename}, ${PROBLEM_ADVICE[problem.code]}. (${problem.message})`
-  const severity = problem.code === 'image-denied' ? 'unknown' : 'blocks'
+  const ours = problem.code === 'image-denied' || problem.code === 'image-inaccessible'
+  const severity = ours ? 'unknown' : 'blocks'
   return reason(problem.code, severity, message, { layer, filename: facts.filename, detail: problem.message })
 }
 

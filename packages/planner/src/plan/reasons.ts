@@ -67,6 +67,8 @@ export interface ReasonEvidence {
   'not-qcow2': { readonly format: string; readonly declaredBy: 'domain' | 'image' }
   'image-missing': LayerEvidence & { readonly detail: string }
   'image-unreadable': LayerEvidence & { readonly detail: string }
+  /** Who asks may not open it, or cannot; libvirt may. */
+  'image-inaccessible': LayerEvidence & { readonly detail: string }
   'image-corrupt': LayerEvidence & { readonly detail: string }
   'image-unsupported': LayerEvidence & { readonly detail: string }
   'image-denied': LayerEvidence & { readonly detail: string }

@@ -18,6 +18,7 @@ import type { Ways } from './ways.js'
 const OF_IMAGES: ReadonlySet<ReasonCode> = new Set([
   'image-missing',
   'image-unreadable',
+  'image-inaccessible',
   'image-corrupt',
   'image-unsupported',
   'image-denied',

@@ -28,6 +28,7 @@ type PlannedCode = Extract<
   | 'not-qcow2'
   | 'image-missing'
   | 'image-unreadable'
+  | 'image-inaccessible'
   | 'image-corrupt'
   | 'image-unsupported'
   | 'image-denied'
