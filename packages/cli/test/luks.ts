@@ -1,4 +1,4 @@
-import { qemuImg } from '@tidemark/testkit'
+import { derivingKeys, qemuImg } from '@tidemark/testkit'
 
 /**
  * An encrypted image, made quickly.
@@ -14,12 +14,5 @@ export async function createLuks(
 ): Promise<void> {
   const luks = ['format=luks', 'key-secret=s', 'iter-time=10', ...more]
   const how = { objects: [`secret,id=s,${secret}`], options: luks.map(option => `encrypt.${option}`) }
-  for (let tries = 1; ; tries++) {
-    try {
-      return await qemuImg.create(file, size, how)
-    } catch (error) {
-      // QEMU times its key derivation, and gives up where the clock is too coarse for it.
-      if (tries === 5 || !/Unable to get accurate CPU usage/.test(String(error))) throw error
-    }
-  }
+  await derivingKeys(() => qemuImg.create(file, size, how))
 }

@@ -1,6 +1,6 @@
 // LUKS images that the real qemu-img made: their data deciphered, their headers described, and refused where QEMU refuses.
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { needs, qemuImg, Random, run, tempDir } from '@tidemark/testkit'
+import { derivingKeys, needs, qemuImg, Random, run, tempDir } from '@tidemark/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Codecs } from '../src/data/codecs.js'
 import { libraryCodecs } from '../src/data/library-codecs.js'
@@ -29,7 +29,8 @@ async function luksImage(
   writeFileSync(raw, data)
   const settings = ['encrypt.format=luks', 'encrypt.key-secret=s', 'encrypt.iter-time=10', ...options]
   const to = ['-O', 'qcow2', '-o', settings.join(',')]
-  await run('qemu-img', ['convert', ...secret('s', passphrase), '-f', 'raw', ...to, raw, file])
+  const args = ['convert', ...secret('s', passphrase), '-f', 'raw', ...to, raw, file]
+  await derivingKeys(() => run('qemu-img', args))
   return file
 }
 
@@ -111,15 +112,12 @@ describe.skipIf(peers.skip)(`LUKS images of qemu-img${peers.label}`, () => {
   it('are opened by the passphrase of any slot, and not by one that was taken away', async () => {
     const file = await luksImage('slots', data)
     const amend = async (objects: string[], options: string) =>
-      run('qemu-img', [
-        'amend',
-        ...secret('s', 'first'),
-        ...objects,
-        '--image-opts',
-        opened(file),
-        '-o',
-        options,
-      ])
+      derivingKeys(() =>
+        run('qemu-img', [
+          ...['amend', ...secret('s', 'first'), ...objects],
+          ...['--image-opts', opened(file), '-o', options],
+        ]),
+      )
     const add = 'encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10'
     await amend(secret('n', 'sécond'), add)
     await amend(secret('n', 'third'), `${add},encrypt.keyslot=7`)
@@ -140,10 +138,11 @@ describe.skipIf(peers.skip)(`LUKS images of qemu-img${peers.label}`, () => {
     beforeAll(async () => {
       const file = await luksImage('sound', data)
       // Another active slot: what is wrong with a slot that is not active is often no matter.
-      await run('qemu-img', [
+      const amend = [
         ...['amend', ...secret('s', 'first'), ...secret('n', 'second'), '--image-opts', opened(file)],
         ...['-o', 'encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10'],
-      ])
+      ]
+      await derivingKeys(() => run('qemu-img', amend))
       sound = new Uint8Array(readFileSync(file))
       header = Buffer.from(sound).indexOf(Buffer.from('LUKS\xba\xbe', 'latin1'))
       extension = Buffer.from(sound).indexOf(Buffer.from('0537be77', 'hex'))

@@ -16,6 +16,7 @@ export * from './qcow2-spec.js'
 export type { CreateOptions, MapExtent, QemuImgCheck, QemuImgInfo, QemuImgQcow2Info } from './qemu-img.js'
 export * as qemuImg from './qemu-img.js'
 export * from './qemu-io.js'
+export * from './qemu-keys.js'
 export * from './random.js'
 export {
   coverageOf,

@@ -2,6 +2,7 @@ import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { type CreateOptions, convert, create } from './qemu-img.js'
 import { qemuIo, runQemuIo } from './qemu-io.js'
+import { derivingKeys } from './qemu-keys.js'
 import { Random } from './random.js'
 import { type DataFeatures, featuresOf } from './random-data-coverage.js'
 import { type DataWrite, type LayerPlan, planQcow2, planRaw, type Step } from './random-data-layer.js'
@@ -165,21 +166,10 @@ async function makeQcow2(
     await convert(plain.file, layer.file, { to: 'qcow2', args: compressArgs(options) })
     rmSync(plain.file)
   } else {
-    await created(layer.file, plan.firstSize, options)
+    await derivingKeys(() => create(layer.file, plan.firstSize, options))
     await done(layer, first!)
   }
   for (const step of later) await done(layer, step)
-}
-
-/** For LUKS QEMU times its key derivation, and on a busy machine it now and then cannot: then once more. */
-async function created(file: string, size: number, options: CreateOptions): Promise<void> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await create(file, size, options)
-    } catch (error) {
-      if (tries === 5 || !/Unable to get accurate CPU usage/.test(String(error))) throw error
-    }
-  }
 }
 
 function createOptions(

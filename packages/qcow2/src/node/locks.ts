@@ -45,16 +45,22 @@ export interface LockTable {
  * Reads the table in the thread pool, so that other work can go on meanwhile. Never rejects.
  *
  * The kernel gives it in pieces of a page, and finds its place by counting: when a lock before it goes away in between,
- * one that stays can fall out (6 of 1,000 readings beside a program that locks and unlocks all the time). What is longer
- * than a page is read until it is twice the same, four times at most, and a lock seen in any of them counts.
+ * one that stays can fall out (a few of 100 readings beside a program that locks and unlocks all the time, up to five in
+ * a row). What is longer than a page is read until it is three times the same, 16 times at most, and a lock seen in any
+ * of them counts.
  */
 export async function readLockTable(): Promise<LockTable> {
   let last = await readLockText()
   if (last === undefined || last.length < LOCK_PIECE) return { text: last }
   let text = last
-  for (let readings = 1; readings < 4; readings++) {
+  for (let readings = 1, same = 1; readings < 16 && same < 3; readings++) {
     const next = await readLockText()
-    if (next === undefined || next === last) break
+    if (next === undefined) break
+    if (next === last) {
+      same++
+      continue
+    }
+    same = 1
     text += next
     last = next
   }

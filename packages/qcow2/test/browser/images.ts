@@ -2,7 +2,16 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { dirtyMap, openArgsOf, qemuImg, qemuIo, Random, run, runQemuIo } from '@tidemark/testkit'
+import {
+  derivingKeys,
+  dirtyMap,
+  openArgsOf,
+  qemuImg,
+  qemuIo,
+  Random,
+  run,
+  runQemuIo,
+} from '@tidemark/testkit'
 import type { Info } from './metadata.js'
 import type { Disk } from './reading.js'
 
@@ -48,7 +57,8 @@ async function converted(
   mkdirSync(dir)
   writeFileSync(at('content.raw'), content(basename(dir)))
   const file = at('disk.qcow2')
-  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...args, at('content.raw'), file])
+  const convert = ['convert', '-f', 'raw', '-O', 'qcow2', ...args, at('content.raw'), file]
+  await derivingKeys(() => run('qemu-img', convert))
   rmSync(at('content.raw'))
   return { file, at }
 }

@@ -1,6 +1,6 @@
 // Small sound images of many shapes, by the real QEMU: what is mutated.
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { Random, run, runQemuIo, type TempDir } from '@tidemark/testkit'
+import { derivingKeys, Random, run, runQemuIo, type TempDir } from '@tidemark/testkit'
 import { COMPRESSED, COPIED, dataImage } from '../data-image.js'
 
 export interface Seed {
@@ -65,7 +65,8 @@ async function make(shape: Shape, dir: TempDir): Promise<Seed> {
   const created: string[] = []
   const create = async (file: string, size: number, more: readonly string[], options: readonly string[]) => {
     const all = options.flatMap(option => ['-o', option])
-    await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...more, ...all, file, `${size}`], inDir)
+    const args = ['create', '-q', '-f', 'qcow2', ...more, ...all, file, `${size}`]
+    await derivingKeys(() => run('qemu-img', args, inDir))
     created.push(file)
   }
   const open = (file: string, luks: boolean): string[] => [
