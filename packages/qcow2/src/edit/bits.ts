@@ -87,10 +87,16 @@ async function isStored(
 ): Promise<boolean> {
   // A file may end within its last cluster: then that is written anew, whole.
   if (offset + content.byteLength > storage.size) return false
-  const there = stored.subarray(0, content.byteLength)
-  await storage.readInto(there, offset, options)
-  return sameBytes(there, content)
+  // What differs mostly does so early: the rest need not be read.
+  for (let at = 0, end = PEEK_BYTES; at < content.byteLength; at = end, end = content.byteLength) {
+    const there = stored.subarray(at, Math.min(end, content.byteLength))
+    await storage.readInto(there, offset + at, options)
+    if (!sameBytes(there, content.subarray(at, at + there.byteLength))) return false
+  }
+  return true
 }
+
+const PEEK_BYTES = 4096
 
 /**
  * The clusters of a bitmap that have a bit set, in order; those between them are all clear. A cluster is whole, filled
