@@ -23,7 +23,7 @@ export interface ImageEdit {
 }
 
 export interface EditImagesOptions extends ReadOptions {
-  /** Asked for when all is planned and something is to be written. */
+  /** Asked for when all is planned and something is to be written; closed in the end, whatever that is. */
   readonly journal: () => Promise<EditJournal>
   /** Plan only (default false). */
   readonly dryRun?: boolean
@@ -72,7 +72,13 @@ export async function editImages(
   const changed = all.filter(({ plan }) => plan.steps.length > 0)
   if (options.dryRun !== true && changed.length > 0) {
     options.signal?.throwIfAborted()
-    await carryOutAll(changed, await options.journal(), options)
+    const journal = await options.journal()
+    try {
+      await carryOutAll(changed, journal, options)
+    } finally {
+      // All that counts of it lasts already. One that stays is for recovery, which holds it for itself.
+      await journal.storage.close().catch(() => {})
+    }
   }
   return plans
 }

@@ -1,4 +1,4 @@
-import { close, constants, fstat, fsync, open, stat, unlink } from 'node:fs'
+import { close, constants, fstat, fsync, open, realpath, stat, unlink } from 'node:fs'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { Qcow2Error } from '../errors.js'
@@ -83,12 +83,17 @@ function journalOf(storage: WritableStorage): EditJournal {
   return {
     storage,
     async remove() {
+      let file = name
       try {
-        if (await isAt(name, storage.identity)) await promisify(unlink)(name)
+        if (await isAt(name, storage.identity)) {
+          // It may have been named by a link, and it is not the link that says what is under way.
+          file = await promisify(realpath)(name)
+          await promisify(unlink)(file)
+        }
       } catch (cause) {
         throw failed(name, 'be removed', (cause as Error).message, cause)
       }
-      await syncFolder(name)
+      await syncFolder(file)
     },
   }
 }
