@@ -1,10 +1,23 @@
 // tidemark bitmap --multi and tidemark recover without QEMU: what a plan is, what is refused, and what is shown.
 import { createHash } from 'node:crypto'
-import { existsSync, linkSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename } from 'node:path'
+import { openWritableFile } from '@tidemark/qcow2/node'
 import { type BitmapSpec, type Qcow2Spec, tempDir, writeQcow2 } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parsePlanFile } from '../src/bitmap/plan-file.js'
+import { openEdits } from '../src/bitmap/several.js'
+import { Output } from '../src/output.js'
 import { bin, tidemark, tidemarkError, tidemarkJson } from './cli.js'
 
 const dir = tempDir()
@@ -252,6 +265,26 @@ describe('what cannot be done leaves no trace in any image', () => {
       'image-repeated',
     ],
     [
+      'a name that is too long',
+      a => [
+        [a, add],
+        [dir.file('x'.repeat(300)), add],
+      ],
+      'read-failed',
+    ],
+    [
+      'a link to itself',
+      a => {
+        const loop = dir.file(`loop${serial++}`)
+        symlinkSync(loop, loop)
+        return [
+          [a, add],
+          [loop, add],
+        ]
+      },
+      'read-failed',
+    ],
+    [
       'a merge from one that is edited too',
       (a, b) => [
         [a, add],
@@ -313,6 +346,65 @@ describe('what cannot be done leaves no trace in any image', () => {
     })
     expect([nowhere.status, nowhere.error.code]).toEqual([1, 'write-failed'])
     expect(await counts(a)).toHaveProperty('cp1')
+  })
+})
+
+describe.skipIf(process.platform !== 'linux')('the images', () => {
+  it('are opened in one order, by whatever names: of two calls at once one gets them all', async () => {
+    const [a, b] = [image(), image()]
+    const held = await Promise.all([a, b].map(file => openWritableFile(file)))
+    const refused: string[] = []
+    for (const [first, second] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      const names = ['m', 'n'].map(name => dir.file(`${name}${serial++}`))
+      linkSync(first, names[0]!)
+      linkSync(second, names[1]!)
+      const plan = planOf(...names.map(name => [name, { action: 'add', name: 'cp1' }] as const))
+      const { error } = await tidemarkError(['bitmap', '--multi', '-'], { input: plan })
+      expect(error.code, error.message).toBe('image-locked')
+      refused.push(error.image === names[0] ? first : second)
+    }
+    expect(refused[0]).toBe(refused[1])
+    for (const storage of held) await storage.close()
+  })
+
+  describe('named by a descriptor, which is another file in each process', () => {
+    const opened = (file: string) => {
+      const fd = openSync(file, 'r+')
+      return { name: `/proc/${process.pid}/fd/${fd}`, close: () => closeSync(fd) }
+    }
+    const add = { action: 'add', name: 'cp1' } as const
+
+    it('are noted by their own names, and the journal is beside them', async () => {
+      const [a, b] = [image(), image()]
+      const { name, close } = opened(a)
+      const output = new Output('json')
+      const plan = { images: [a, b].map(file => ({ filename: file === a ? name : file, actions: [add] })) }
+      const { edits, close: closeEdits } = await openEdits(plan, { dryRun: true }, output)
+      expect(edits.map(({ filename }) => filename)).toEqual([a, b])
+      await closeEdits()
+      const dry = await several(planOf([name, add], [b, add]), '--dry-run', '--output', 'json')
+      expect(JSON.parse(dry.stdout)).toMatchObject({ journal: journalOf(a) })
+      writeFileSync(journalOf(a), '')
+      expect((await tidemarkError(['bitmap', '--add', name, 'cp1'])).error.code).toBe('journal-exists')
+      close()
+    })
+
+    it('are refused where the file has no name any more; alone one is edited all the same', async () => {
+      const [a, b] = [image(), image()]
+      const { name, close } = opened(a)
+      unlinkSync(a)
+      const before = hash(b)
+      const { status, error } = await tidemarkError(['bitmap', '--multi', '-'], {
+        input: planOf([b, add], [name, add]),
+      })
+      expect([status, error.code], error.message).toEqual([1, 'image-unnamed'])
+      expect([hash(b), existsSync(journalOf(b))]).toEqual([before, false])
+      expect(await tidemark(['bitmap', '--add', name, 'cp1'])).toMatchObject({ status: 0 })
+      close()
+    })
   })
 })
 

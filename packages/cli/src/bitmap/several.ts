@@ -1,9 +1,11 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { BitmapAction, ImageEdit, ImageInspection, WritableStorage } from '@tidemark/qcow2'
 import { CommandError } from '../errors.js'
 import type { Output } from '../output.js'
+import { identityOf, statOf } from './identity.js'
 import { openSource, openTarget } from './images.js'
+import { lastingName } from './lasting-name.js'
 import type { EditOpenOptions } from './options.js'
 import type { PlanFile, PlanImage } from './plan-file.js'
 
@@ -16,7 +18,7 @@ export interface OpenEdits {
 /**
  * Opens all of them, in an order that is the same for everybody, so that of two such calls one gets them all.
  *
- * @throws {CommandError} `image-repeated`; whatever opening an image throws. None is open then
+ * @throws {CommandError} `image-repeated`, `image-unnamed`; whatever opening an image throws. None is open then
  */
 export async function openEdits(
   plan: PlanFile,
@@ -41,12 +43,13 @@ export async function openEdits(
     for (const storage of targets.values()) await storage.close()
   }
   try {
-    const inOrder = [...plan.images].sort((a, b) => (resolve(a.filename) < resolve(b.filename) ? -1 : 1))
-    for (const image of inOrder) targets.set(image, await openTarget(image.filename, options, output))
+    for (const image of inOrderOfAll(plan.images))
+      targets.set(image, await openTarget(image.filename, options, output))
     const edits: ImageEdit[] = []
     for (const image of plan.images) {
       const storage = targets.get(image)!
-      const filename = resolve(image.filename)
+      const filename = lastingName(image.filename)
+      if (filename === undefined) throw unnamed(image.filename)
       edits.push({ storage, filename, actions: await actionsOf(image, storage) })
     }
     return { edits, close }
@@ -94,6 +97,12 @@ export async function openEdits(
   }
 }
 
+/** By what they are, not by their names: the same for who calls them otherwise. */
+function inOrderOfAll(images: readonly PlanImage[]): readonly PlanImage[] {
+  const keyed = images.map(image => ({ image, key: identityOf(image.filename) ?? '' }))
+  return keyed.sort((a, b) => (a.key < b.key ? -1 : 1)).map(({ image }) => image)
+}
+
 /**
  * Where the journal is unless the call says it: beside the first image, but for those in /dev, which is empty after a
  * crash.
@@ -102,7 +111,7 @@ export async function openEdits(
  */
 export function journalOf(images: readonly PlanImage[]): string {
   const first = images.find(({ filename }) => {
-    const device = statSync(filename, { throwIfNoEntry: false })?.isBlockDevice() === true
+    const device = statOf(filename)?.isBlockDevice() === true
     return !(device && resolve(filename).startsWith('/dev/'))
   })
   if (first !== undefined) return journalBeside(first.filename)
@@ -116,20 +125,22 @@ export function journalOf(images: readonly PlanImage[]): string {
 
 /** Beside an image, hidden. */
 export function journalBeside(filename: string): string {
-  return join(dirname(resolve(filename)), `.${basename(filename)}.tidemark-journal`)
+  const name = lastingName(filename) ?? resolve(filename)
+  return join(dirname(name), `.${basename(name)}.tidemark-journal`)
 }
 
 export function hasJournal(filename: string): boolean {
   return existsSync(journalBeside(filename))
 }
 
-/** As a storage's identity; undefined where there is nothing, which opening it tells. */
-export function identityOf(filename: string): string | undefined {
-  const found = statSync(filename, { throwIfNoEntry: false })
-  if (found === undefined) return undefined
-  return found.isBlockDevice() ? `device ${found.rdev}` : `${found.dev}:${found.ino}`
-}
-
 function repeated(why: string, image: string): CommandError {
   return new CommandError('image-repeated', why, { image })
+}
+
+function unnamed(image: string): CommandError {
+  return new CommandError(
+    'image-unnamed',
+    `${image} has no name by which it would be found after a crash (the file was removed, or is of another mount namespace)`,
+    { image },
+  )
 }
