@@ -53,8 +53,6 @@ const MAX_BITMAPS = 65535
 /** QEMU's BME_MAX_PHYS_SIZE. */
 const MAX_BITMAP_BYTES = 512 * 1024 * 1024
 const MAX_TABLE_ENTRIES = 0x8000000
-/** BME_MAX_NAME_SIZE and the fixed part: QEMU's limit for a directory is 1,024 × 65,535. */
-const MAX_DIRECTORY_BYTES = 1024 * 65535
 
 /**
  * The bitmaps as they are after all the actions, in order. Nothing is read or written: what cannot be done is found
@@ -246,23 +244,4 @@ export function defaultGranularity({ clusterSize }: Pick<ImageInspection, 'clust
 /** Bytes of a bitmap: a bit for each granule, the last one clipped. */
 export function bitmapBytes(diskBytes: number, granularityBits: number): number {
   return Math.ceil(Math.ceil(diskBytes / 2 ** granularityBits) / 8)
-}
-
-/** Bytes of a directory entry, padded. */
-export function entryBytes({ nameBytes, origin }: FutureBitmap): number {
-  return Math.ceil((24 + (origin?.extraData.byteLength ?? 0) + nameBytes.byteLength) / 8) * 8
-}
-
-/** @throws {Qcow2Error} `bitmap-invalid` for a directory that QEMU would not open */
-export function directoryBytes(image: ImageInspection, bitmaps: readonly FutureBitmap[]): number {
-  const bytes = bitmaps.reduce((sum, bitmap) => sum + entryBytes(bitmap), 0)
-  if (bytes <= MAX_DIRECTORY_BYTES) return bytes
-  throw new Qcow2Error(
-    'bitmap-invalid',
-    `the directory would be larger than QEMU's ${MAX_DIRECTORY_BYTES} bytes`,
-    {
-      image: image.storage.name,
-      bytes,
-    },
-  )
 }

@@ -5,7 +5,7 @@ import { type BitmapSource, openBitmap } from '../bitmaps/source.js'
 import { WINDOW_BYTES } from '../bitmaps/terms.js'
 import { widenedSource } from '../bitmaps/widened.js'
 import { Qcow2Error } from '../errors.js'
-import { entryOffset, sameBytes } from '../format/bytes.js'
+import { entryOffset, putU64, sameBytes } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
 import { type ReadOptions, readBytes } from '../storage/storage.js'
 import { type BitsTerm, bitmapBytes, type FutureBitmap } from './actions.js'
@@ -75,6 +75,25 @@ async function tableOf(
     offsets[i] = entryOffset(view, i * 8)
   }
   return offsets
+}
+
+/**
+ * A changed bitmap's table as it is stored.
+ *
+ * @param offsets of its clusters that are written, in order
+ */
+export function encodeTable({ fates, before }: BitsPlan, offsets: Float64Array): Uint8Array {
+  const bytes = new Uint8Array(fates.length * 8)
+  const view = new DataView(bytes.buffer)
+  let next = 0
+  for (let i = 0; i < fates.length; i++) {
+    putU64(
+      view,
+      i * 8,
+      fates[i] === fate.written ? offsets[next++]! : fates[i] === fate.kept ? before[i]! : 0,
+    )
+  }
+  return bytes
 }
 
 /** @param stored room for a cluster */

@@ -3,21 +3,14 @@ import type { PersistentBitmap } from '../bitmaps/directory.js'
 import { Refcounts } from '../check/refcounts.js'
 import { mapReferences } from '../check/references.js'
 import { CorruptImageError } from '../errors.js'
-import { putU64 } from '../format/bytes.js'
 import type { ImageInspection } from '../image/inspect.js'
 import type { ReadOptions } from '../storage/storage.js'
 import type { WritableStorage } from '../storage/writable.js'
-import {
-  applyActions,
-  type BitmapAction,
-  type BitsTerm,
-  directoryBytes,
-  entryBytes,
-  type FutureBitmap,
-} from './actions.js'
+import { applyActions, type BitmapAction, type BitsTerm, type FutureBitmap } from './actions.js'
 import { Allocator } from './allocator.js'
 import { dataClusters } from './bitmap-clusters.js'
-import { type BitsPlan, fate, planBits } from './bits.js'
+import { type BitsPlan, encodeTable, fate, planBits } from './bits.js'
+import { directoryBytes, encodeDirectory, type PlacedTable } from './directory.js'
 import type { EditCost, EditPlan, EditStep, EditWrite } from './edit-plan.js'
 import { mustBeEditable } from './editable.js'
 import { type HeaderWrite, type NewDirectory, planSwitch } from './header-switch.js'
@@ -86,12 +79,6 @@ function isUnchanged(image: ImageInspection, bitmaps: readonly FutureBitmap[]): 
         origin === before[i] && origin?.name === name && origin.flags === flags && bits === undefined,
     )
   )
-}
-
-/** Where a bitmap's table will be. */
-interface PlacedTable {
-  readonly offset: number
-  readonly entries: number
 }
 
 class Planner {
@@ -230,17 +217,9 @@ class Planner {
     offsets: Float64Array,
     at: number,
   ): void {
-    const entries = plan.fates.length
     // The rest of its cluster is not kept until then: there may be 65,535 of them.
-    const bytes = new Uint8Array(entries * 8)
+    const bytes = encodeTable(plan, offsets)
     const length = Math.ceil(bytes.byteLength / this.#clusterSize) * this.#clusterSize
-    const view = new DataView(bytes.buffer)
-    let next = 0
-    for (let i = 0; i < entries; i++) {
-      const offset =
-        plan.fates[i] === fate.written ? offsets[next++]! : plan.fates[i] === fate.kept ? plan.before[i]! : 0
-      putU64(view, i * 8, offset)
-    }
     if (offsets.length > 0) {
       this.#clusterWrites.push({ kind: 'bits', what: `bits of '${bitmap.name}'`, bitmap, plan, offsets })
     }
@@ -267,34 +246,10 @@ class Planner {
     if (this.#bitmaps.length === 0) return undefined
     const size = directoryBytes(this.#image, this.#bitmaps)
     const clusters = Math.ceil(size / this.#clusterSize)
-    const bytes = new Uint8Array(clusters * this.#clusterSize)
-    let at = 0
-    for (const [i, bitmap] of this.#bitmaps.entries()) {
-      this.#writeEntry(bytes, at, bitmap, placed[i])
-      at += entryBytes(bitmap)
-    }
+    const bytes = encodeDirectory(this.#bitmaps, placed, clusters * this.#clusterSize)
     const offset = await this.#takeRun(allocator, clusters)
     this.#clusterWrites.push({ kind: 'bytes', what: 'bitmap directory', offset, bytes })
     return { count: this.#bitmaps.length, offset, bytes: size }
-  }
-
-  #writeEntry(
-    bytes: Uint8Array,
-    at: number,
-    { origin, flags, granularityBits, nameBytes }: FutureBitmap,
-    placed: PlacedTable | undefined,
-  ): void {
-    const view = new DataView(bytes.buffer)
-    putU64(view, at, placed?.offset ?? origin!.tableOffset)
-    view.setUint32(at + 8, placed?.entries ?? origin!.tableSize)
-    view.setUint32(at + 12, flags)
-    view.setUint8(at + 16, origin?.type ?? 1)
-    view.setUint8(at + 17, granularityBits)
-    view.setUint16(at + 18, nameBytes.byteLength)
-    const extra = origin?.extraData ?? new Uint8Array()
-    view.setUint32(at + 20, extra.byteLength)
-    bytes.set(extra, at + 24)
-    bytes.set(nameBytes, at + 24 + extra.byteLength)
   }
 
   async #cluster0(): Promise<Uint8Array> {

@@ -1,6 +1,7 @@
 import { SECTOR } from '../edit/header-switch.js'
 import { type SwitchStates, switchStates, unmarked } from '../edit/switch-states.js'
 import { Qcow2Error } from '../errors.js'
+import { sameBytes } from '../format/bytes.js'
 import { parseExtensions } from '../format/extensions.js'
 import { parseHeader } from '../format/header.js'
 import { checkHeader } from '../format/header-check.js'
@@ -69,8 +70,4 @@ function isBetween(now: Uint8Array, before: Uint8Array, after: Uint8Array): bool
     if (!sameBytes(sector(now), sector(before)) && !sameBytes(sector(now), sector(after))) return false
   }
   return true
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.byteLength === b.byteLength && a.every((byte, i) => byte === b[i])
 }
