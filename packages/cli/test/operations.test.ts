@@ -1,7 +1,14 @@
-import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { tempDir } from '@tidemark/testkit'
+import { planDelete } from '@tidemark/planner'
+import { loadDomain, openDomainImages } from '@tidemark/planner/node'
+import { createEngine } from '@tidemark/qcow2'
+import { tempDir, writeQcow2 } from '@tidemark/testkit'
 import { describe, expect, it } from 'vitest'
+import { applyOperations } from '../src/bitmap/apply-operations.js'
+import type { CommandError } from '../src/errors.js'
+import { Interruption } from '../src/interruption.js'
+import { Output } from '../src/output.js'
 import { tidemark, tidemarkError, tidemarkJson } from './cli.js'
 import { hostImages, images, top, webshop } from './webshop.js'
 
@@ -108,6 +115,69 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
     expect(await tidemarkError(['plan', ...args, ...shop], at)).toMatchObject({
       ...{ status: 1, error: { code: 'overlay-unfit' } },
     })
+  })
+})
+
+describe('--apply', () => {
+  // The command looks at images, then holds them: what comes in between comes here.
+  it('does not carry out what was planned of other bitmaps than there are by now', async () => {
+    const dir = tempDir()
+    const [file, other] = ['root', 'data'].map(name => dir.file(`${name}.qcow2`)) as [string, string]
+    const bitmaps = ['monday', 'tuesday'].map(name => ({
+      name,
+      flags: name === 'monday' ? 0 : 2,
+      dirty: [1],
+    }))
+    const domain = (...sources: string[]) =>
+      `<domain type='qemu'><name>d</name><devices>${sources
+        .map(
+          (
+            source,
+            i,
+          ) => `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${source}'/>
+          <target dev='vd${'ab'[i]}' bus='virtio'/></disk>`,
+        )
+        .join('')}</devices></domain>`
+    const domainXml = dir.file('d.xml')
+    writeFileSync(domainXml, domain(file, other))
+    const checkpointDir = dir.file('checkpoints')
+    mkdirSync(checkpointDir)
+    for (const [i, name] of ['monday', 'tuesday'].entries()) {
+      const disks = ['vda', 'vdb'].map(disk => `<disk name='${disk}' checkpoint='bitmap' bitmap='${name}'/>`)
+      const parent = i === 0 ? '' : '<parent><name>monday</name></parent>'
+      const xml = `<domaincheckpoint><name>${name}</name>${parent}<creationTime>${i + 1}</creationTime>
+        <disks>${disks.join('')}</disks>${domain(file, other)}</domaincheckpoint>`
+      writeFileSync(join(checkpointDir, `${name}.xml`), xml)
+    }
+    const apply = async (meddle?: () => Promise<unknown>) => {
+      for (const each of [file, other]) writeQcow2(each, { bitmaps })
+      const { domain, checkpoints } = await loadDomain({ domainXml, checkpointDir })
+      const found = await openDomainImages(domain, { engine: createEngine() })
+      const facts = { domain, checkpoints, chains: found.chains, fileIds: found.fileIds }
+      const plan = planDelete(facts, { checkpoint: 'tuesday', dialect: 'chained' })
+      await found.close()
+      await meddle?.()
+      const before = [file, other].map(each => readFileSync(each))
+      const interruption = new Interruption(() => {})
+      const output = new Output('human')
+      output.write = async () => {}
+      const error = await applyOperations(plan, facts, { leftToDo: [] }, {}, interruption, output).then(
+        () => undefined,
+        (thrown: CommandError) => thrown.code,
+      )
+      return { error, untouched: [file, other].every((each, i) => before[i]!.equals(readFileSync(each))) }
+    }
+    expect(await apply()).toEqual({ error: undefined, untouched: false })
+    // As a plan that deletes monday does it in this dialect, and a VM that has recorded.
+    for (const args of [
+      ['--disable', other, 'tuesday'],
+      ['--add', other, 'wednesday'],
+      ['--remove', other, 'monday'],
+    ]) {
+      const meddled = await apply(() => tidemark(['bitmap', ...args]))
+      expect(meddled, args.join(' ')).toEqual({ error: 'changed-meanwhile', untouched: true })
+    }
+    dir.remove()
   })
 })
 

@@ -1,11 +1,12 @@
 import { resolve } from 'node:path'
-import { type OperationsPlan, operationsToEdits } from '@tidemark/planner'
+import { type BackupFacts, type OperationsPlan, operationsToEdits } from '@tidemark/planner'
 import type { OperationOptions } from '../commands/plan-operations.js'
 import { UsageError } from '../errors.js'
 import { type ExitStatus, exitStatus } from '../exit-status.js'
 import type { Interruption } from '../interruption.js'
 import type { Output } from '../output.js'
 import type { Afterwards } from '../plan/afterwards.js'
+import { mustBeAsPlanned } from '../plan/as-planned.js'
 import { printable } from '../printable.js'
 import { severalSummary, severalToJson, severalToText } from '../render/several.js'
 import { editSeveral } from './edit-several.js'
@@ -15,10 +16,13 @@ import { journalOf } from './several.js'
 /**
  * Changes the bitmaps of all the plan's images, or of none. The data stay where they are: what is left to do is told.
  *
- * @throws {PlanError} `plan-unknown` where a running domain holds an image; what the edit throws
+ * @param facts that the plan was made of
+ * @throws {PlanError} `plan-unknown` where a running domain holds an image
+ * @throws {CommandError} `changed-meanwhile` where an image has other bitmaps by now; what the edit throws
  */
 export async function applyOperations(
   plan: OperationsPlan,
+  facts: Pick<BackupFacts, 'chains'>,
   { leftToDo: left }: Pick<Afterwards, 'leftToDo'>,
   { dryRun = false, unsafeNoLock }: OperationOptions,
   interruption: Interruption,
@@ -37,7 +41,9 @@ export async function applyOperations(
   }
   const journal = journalOf(file.images)
   const options = { dryRun, ...(unsafeNoLock === undefined ? {} : { unsafeNoLock }) }
-  const shown = await editSeveral(file, journal, options, interruption, output)
+  const shown = await editSeveral(file, journal, options, interruption, output, edits =>
+    mustBeAsPlanned(edits, facts),
+  )
   if (output.format === 'json') {
     await output.json({ ...severalToJson(shown, { dryRun, journal }), remaining: left })
     return exitStatus.ok

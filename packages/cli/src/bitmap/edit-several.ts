@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { type EditPlan, editImages } from '@tidemark/qcow2'
+import { type EditPlan, editImages, type ImageEdit } from '@tidemark/qcow2'
 import { createJournalFile, journalExists } from '@tidemark/qcow2/node'
 import type { Interruption } from '../interruption.js'
 import type { Output } from '../output.js'
@@ -12,8 +12,9 @@ import { openEdits } from './several.js'
  * Carries out a plan of edits, in all images or in none; for a dry run only plans it.
  *
  * @param journal absolute
+ * @param check looks at the images once they are held
  * @returns what was done to each image, or would be
- * @throws {Qcow2Error} `journal-exists`; what opening and editing the images throws
+ * @throws {Qcow2Error} `journal-exists`; what `check`, and opening and editing the images throws
  */
 export async function editSeveral(
   { images }: PlanFile,
@@ -21,6 +22,7 @@ export async function editSeveral(
   options: EditOpenOptions,
   interruption: Interruption,
   output: Output,
+  check: (edits: readonly ImageEdit[]) => Promise<void> = async () => {},
 ): Promise<ShownImage[]> {
   const dryRun = options.dryRun === true
   if (existsSync(journal)) {
@@ -31,6 +33,7 @@ export async function editSeveral(
   const { edits, close } = await openEdits({ images }, options, output)
   let plans: readonly EditPlan[]
   try {
+    await check(edits)
     plans = await editImages(edits, {
       dryRun,
       signal,

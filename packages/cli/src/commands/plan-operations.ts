@@ -168,7 +168,7 @@ async function run(
   checkOptions(options)
   const loaded = await loadDomain(domainLocation(options))
   for (const problem of loaded.problems) output.warn(leftOut(problem))
-  const { plan, afterwards } = await withImages(loaded, options, output, makePlan)
+  const { plan, facts, afterwards } = await withImages(loaded, options, output, makePlan)
   const status = operationsExitStatus(plan)
   const forPeople = options.format === undefined && output.format === 'human'
   if (status === exitStatus.error) {
@@ -177,7 +177,7 @@ async function run(
   }
   if (options.apply || options.dryRun) {
     const { applyOperations } = await import('../bitmap/apply-operations.js')
-    return applyOperations(plan, afterwards, options, interruption, output)
+    return applyOperations(plan, facts, afterwards, options, interruption, output)
   }
   await print(plan, afterwards, loaded, options, output)
   return status
@@ -194,7 +194,7 @@ async function withImages(
   options: OperationOptions,
   output: Output,
   makePlan: Planning,
-): Promise<{ readonly plan: OperationsPlan; readonly afterwards: Afterwards }> {
+): Promise<{ readonly plan: OperationsPlan; readonly facts: BackupFacts; readonly afterwards: Afterwards }> {
   const engine = createEngine({ arenaBytes: COMBINE_ARENA_BYTES })
   const mapRules = (options.mapSource ?? []).map(mapRule)
   const names = namesThen(checkpoints)
@@ -202,8 +202,9 @@ async function withImages(
   try {
     if (!images.locksKnown) output.warn('/proc/locks cannot be read: whether the domain runs is not known')
     const { chains, fileIds } = images
-    const plan = makePlan({ domain, checkpoints, chains, fileIds })
-    return { plan, afterwards: new Afterwards(plan, images, mapRules) }
+    const facts = { domain, checkpoints, chains, fileIds }
+    const plan = makePlan(facts)
+    return { plan, facts, afterwards: new Afterwards(plan, images, mapRules) }
   } finally {
     await images.close()
   }
