@@ -176,6 +176,31 @@ describe('an edit that is cut off', () => {
     }
   })
 
+  it('the last one leaves the extensions behind it as they are, without room that is lost each time', async () => {
+    const retired = { magic: 0x746d7064, data: new Uint8Array(24) }
+    const unknown = { magic: 0x12345678, data: Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9) }
+    for (const [what, length, magics] of [
+      ['all in the first sector: they move up', 9, [unknown.magic]],
+      ['not all: a retired one more', 400, [retired.magic, retired.magic, unknown.magic]],
+    ] as const) {
+      const data = new Uint8Array(length).fill(7)
+      const { bytes } = buildQcow2({
+        virtualSize: 2 ** 20,
+        clusterBits: 12,
+        backingFile: '/base.qcow2',
+        bitmaps: [{ name: 'a', dirty: [1] }],
+        extensions: [retired, { ...unknown, data }],
+      })
+      const after = await survives(bytes, [{ action: 'remove', name: 'a' }], new Random(what), newTally())
+      const { extensions, backingFile } = await inspectImage(memoryStorage(after))
+      expect(
+        extensions.map(({ magic }) => magic),
+        what,
+      ).toEqual(magics)
+      expect([extensions.at(-1)!.data, backingFile]).toEqual([data, '/base.qcow2'])
+    }
+  })
+
   it('with several refcount blocks that are new, and count each other', async () => {
     const tally = newTally()
     const add = (count: number) =>

@@ -1,6 +1,6 @@
 import { Qcow2Error } from '../errors.js'
 import { putU64 } from '../format/bytes.js'
-import { extensionMagic } from '../format/extensions.js'
+import { extensionMagic, type HeaderExtension } from '../format/extensions.js'
 import { autoclear } from '../format/features.js'
 import type { ImageInspection } from '../image/inspect.js'
 
@@ -54,21 +54,48 @@ export function planSwitch(
     writes = replaced(extension.offset, extension.data, directory, known)
   } else if (directory !== undefined) writes = added(image, directory, known, now)
   else if (extension !== undefined) {
-    writes = removed(extension.offset, image.extensions.at(-1) === extension, known, now)
+    writes = removed(image.extensions.slice(image.extensions.indexOf(extension)), known, now)
   }
   if (known === flags || writes[0]?.offset === AUTOCLEAR_AT) return writes
   return [unknownCleared, ...writes]
 }
 
-/** The last bitmap is gone. Without autoclear bit 0 an extension says nothing, so in two writes the bit goes first. */
-function removed(at: number, last: boolean, flags: bigint, start: Uint8Array): HeaderWrite[] {
+/**
+ * The last bitmap is gone. Without autoclear bit 0 an extension says nothing, so in two writes the bit goes first.
+ *
+ * @param extensions that of the bitmaps, and those behind it
+ */
+function removed(extensions: readonly HeaderExtension[], flags: bigint, start: Uint8Array): HeaderWrite[] {
+  const [{ offset }, ...others] = extensions as [HeaderExtension, ...HeaderExtension[]]
   const off = setAutoclear('the bitmaps are let go (autoclear bit 0)', flags & ~autoclear.bitmaps)
+  const what = 'the switch: the bitmaps extension ends, and autoclear bit 0'
+  // Where the others can move up at once they do: else there is one more that is retired each time.
+  const closed = { what, offset: offset - 8, bytes: without(others, offset - 8, start) }
+  const whole = atOnce(what, [off, closed], start)
+  if (whole.length === 1) return whole
   const end: HeaderWrite = {
     what: 'the bitmaps extension ends',
-    offset: at - 8,
-    bytes: last ? new Uint8Array(8) : u32(RETIRED_MAGIC),
+    offset: offset - 8,
+    bytes: others.length === 0 ? new Uint8Array(8) : u32(RETIRED_MAGIC),
   }
-  return atOnce('the switch: the bitmaps extension ends, and autoclear bit 0', [off, end], start)
+  return atOnce(what, [off, end], start)
+}
+
+/** Those of the extensions that are not retired, one behind the other, and zeros up to where they ended. */
+function without(others: readonly HeaderExtension[], at: number, start: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array((others.length === 0 ? at + 8 : endOf(others.at(-1)!)) - at)
+  let length = 0
+  for (const each of others) {
+    if (each.magic === RETIRED_MAGIC) continue
+    bytes.set(start.subarray(each.offset - 8, endOf(each)), length)
+    length += endOf(each) - (each.offset - 8)
+  }
+  return bytes
+}
+
+/** Padded. */
+function endOf({ offset, data }: HeaderExtension): number {
+  return offset + Math.ceil(data.byteLength / 8) * 8
 }
 
 /** The payload's 24 bytes, in one sector if they lie in one; else those that change, if these do. */
@@ -123,7 +150,7 @@ function added(
     )
   }
   const last = extensions.at(-1)
-  const at = last === undefined ? header.headerLength : last.offset + Math.ceil(last.data.byteLength / 8) * 8
+  const at = last === undefined ? header.headerLength : endOf(last)
   const end = at + EXTENSION_BYTES + 8
   const writes: HeaderWrite[] = []
   let limit = clusterSize
