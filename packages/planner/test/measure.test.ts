@@ -47,14 +47,28 @@ describe('bodyQueries', () => {
     ])
   })
 
-  it('asks nothing of a disk without a merge list, in use, or in a circle of checkpoints', () => {
+  it('asks nothing of a disk without a merge list, or in use', () => {
     const ask = (given: BackupFacts) => bodyQueries(given, planBackup(given, { incremental: 'cp1' }))
     expect(ask(simpleFacts([layer(A, [])]))).toEqual([])
     expect(ask(simpleFacts([layer(A, ['cp1'], { locked: true })]))).toEqual([])
-    const circle = [checkpoint('cp1', { parent: 'cp2' }), checkpoint('cp2', { parent: 'cp1' })]
-    expect(ask(simpleFacts([layer(A, ['cp1', 'cp2'])], { checkpoints: circle }))).toMatchObject([
-      { subsets: [] },
-    ])
+  })
+
+  it.each([
+    ['a circle', { parent: 'cp2' }, { parent: 'cp1' }],
+    ['a branch', { parent: 'cp0' }, { parent: 'cp0' }],
+    ['a parent that is missing', {}, { parent: 'gone' }],
+  ])('asks where the tree leaves the order open (%s) for what is not older by its time', (_, one, other) => {
+    const newerAt = (time: number | undefined) => {
+      const checkpoints = [
+        checkpoint('cp0'),
+        checkpoint('cp1', { ...one, creationTime: 100 }),
+        checkpoint('cp2', { ...other, creationTime: time }),
+      ]
+      const given = simpleFacts([layer(A, ['cp0', 'cp1', 'cp2'])], { checkpoints })
+      const [query] = bodyQueries(given, planBackup(given, { incremental: 'cp1' }))
+      return query!.subsets.some(({ newer }) => newer === 'cp2')
+    }
+    expect([99, 100, 101, undefined].map(newerAt)).toEqual([false, true, true, true])
   })
 })
 

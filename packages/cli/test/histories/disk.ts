@@ -21,6 +21,8 @@ export class Disk {
   readonly moments = new Map<string, Moment>()
   /** Bitmap → the disk each time that somebody cleared it, in whichever layer. */
   readonly cleared = new Map<string, Buffer[]>()
+  /** Bitmap → the image and the disk each time that somebody removed it. */
+  readonly removed = new Map<string, { readonly file: string; readonly content: Buffer }[]>()
   /** Names of bitmaps that somebody disabled. */
   readonly disabled = new Set<string>()
   /** Checkpoint → the smallest size that the disk was cut to since, in bytes. */
@@ -43,6 +45,11 @@ export class Disk {
 
   clearedNow(bitmap: string): void {
     this.cleared.set(bitmap, [...(this.cleared.get(bitmap) ?? []), Buffer.from(this.content)])
+  }
+
+  removedNow(bitmap: string, file: string): void {
+    const content = Buffer.from(this.content)
+    this.removed.set(bitmap, [...(this.removed.get(bitmap) ?? []), { file, content }])
   }
 
   /** @param content what the guest sees now, of another size than before */

@@ -39,6 +39,18 @@ export const known: readonly Known[] = [
       ) && !(bodies && [...newer.values()].some(bits => bits.has(cluster))),
   },
   {
+    id: 'removed-and-made-again',
+    why:
+      "libvirt's commit and pull make a bitmap anew that somebody removed from the image that they write to, with what " +
+      'the other layers have of it; an image that has left the chain shows nothing any more',
+    covers: ({ disk, checkpoint, plan, bodies, newer }, cluster) =>
+      (disk.removed.get(checkpoint) ?? []).some(
+        ({ file, content }) =>
+          (!disk.files.includes(file) || plan.merge.some(({ filename }) => filename === file)) &&
+          differing(disk.moments.get(checkpoint)!.content, content).includes(cluster),
+      ) && !(bodies && [...newer.values()].some(bits => bits.has(cluster))),
+  },
+  {
     id: 'cut-off',
     why:
       'a disk that was cut has zeros behind the cut once it is grown again, or what a deeper layer has there once it is ' +

@@ -42,6 +42,7 @@ function byHand(kind: 'clear' | 'remove' | 'disable', weight: number): Step {
       const { disk, file, name } = world.random.pick(deep.length > 0 && world.random.bool(0.7) ? deep : able)
       await qemuImg.bitmap(`--${kind}`, file, name)
       if (kind === 'clear') disk.clearedNow(name)
+      if (kind === 'remove') disk.removedNow(name, file)
       if (kind === 'disable') disk.disabled.add(name)
       return `${name} of ${disk.id}, layer ${disk.files.indexOf(file)}`
     },
@@ -67,6 +68,7 @@ const removeDeepest: Step = {
     if (deepest.length === 0) return 'there is none'
     const { disk, file, name } = world.random.pick(deepest)
     await qemuImg.bitmap('--remove', file, name)
+    disk.removedNow(name, file)
     return `${name} of ${disk.id}, layer ${disk.files.indexOf(file)}`
   },
 }

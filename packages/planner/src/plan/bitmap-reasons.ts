@@ -110,8 +110,9 @@ export function subsetViolated(context: BitmapContext, violation: SubsetViolatio
   const { layer, filename, checkpoint: newer, missingBytes, firstOffset } = violation
   const message =
     `Bitmap '${bitmap}' in ${place(context, layer)} lacks ${missingBytes} bytes, the first at ` +
-    `0x${firstOffset.toString(16)}, which the newer '${newer}' has marked. An older bitmap must hold all that a ` +
-    `newer one does: '${bitmap}' was cleared or made anew, and libvirt would not notice. Copy ${target} whole.`
+    `0x${firstOffset.toString(16)}, which '${newer}' has marked. A bitmap must hold all that a newer one ` +
+    `does, and '${newer}' is newer, or nothing tells that it is older: '${bitmap}' was cleared or made anew, and ` +
+    `libvirt would not notice. Copy ${target} whole.`
   return reason('bitmap-subset-violated', 'blocks', message, {
     ...{ layer, filename, bitmap, newer, missingBytes, firstOffset },
   })

@@ -22,7 +22,7 @@ export interface BodyQuery {
  * disabled when the newer began, and they have no write in common.)
  */
 export interface SubsetQuery {
-  /** The newer checkpoint. */
+  /** The newer checkpoint; or one that may be, where neither the tree nor its `creationTime` says that it is older. */
   readonly checkpoint: string
   readonly layer: number
   readonly filename: string
@@ -96,10 +96,17 @@ function isHollow({ reasons }: DiskPlan): boolean {
   return reasons.some(({ code }) => code === 'bitmap-corrupt')
 }
 
-/** In a circle nothing is newer than anything: only descendants that are not ancestors too. */
+/**
+ * All that are not known to be older: by the tree, and by `creationTime` where the tree leaves it open (branches, a
+ * missing parent, circles). A deletion that libvirt refuses may leave a branch where there was a line.
+ */
 function newerCheckpoints(tree: CheckpointTree, asked: string): readonly string[] {
   const ancestors = new Set(tree.ancestors(asked))
-  return tree.descendants(asked).filter(name => !ancestors.has(name))
+  const descendants = new Set(tree.descendants(asked))
+  const open = tree.names.filter(name => name !== asked && ancestors.has(name) === descendants.has(name))
+  const time = (name: string) => tree.get(name)?.creationTime ?? Number.NaN
+  const surely = [...descendants].filter(name => !ancestors.has(name))
+  return [...surely, ...open.filter(name => !(time(name) < time(asked)))]
 }
 
 function subsetQueries(
