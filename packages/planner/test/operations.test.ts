@@ -267,6 +267,21 @@ describe('what is printed', () => {
     })
   })
 
+  it('holds no name whose bytes are not known: that bitmap is left behind, and told', () => {
+    const facts = withVda(layer('/images/top', ['cp1', 'x\ufffd']), layer('/images/base', ['x\ufffd', 'cp1']))
+    const plans = [
+      planCommit(facts, { disk: 'vda', top: 0, base: 1 }),
+      planPull(facts, { disk: 'vda', dialect: 'chained' }),
+      planCopy(facts, { disk: 'vda', target: '/images/copy' }),
+      planSnapshot(facts, { overlays: new Map([['vda', '/images/new']]) }),
+    ]
+    for (const plan of plans) {
+      expect(plan.operations.map(({ bitmap }) => bitmap)).not.toContain('x\ufffd')
+      const [told] = plan.problems.filter(({ code }) => code === 'bitmap-skipped')
+      expect(told).toMatchObject({ severity: 'note', evidence: { rule: 'name-unsayable' } })
+    }
+  })
+
   it('JSON has kebab-case keys, and QMP one transaction', () => {
     const plan = planCommit(twoDisks(), { disk: 'vda', top: 0, base: 1 })
     expect(operationsToJson(plan)).toMatchObject({ action: 'commit', 'dialect-evidence': {}, reopen: [] })

@@ -17,7 +17,7 @@ import {
   sizeProblems,
 } from './disks.js'
 import { type MergeResult, merge, placeOf } from './merge.js'
-import { lostNotes, onlyBelow, skippedNotes } from './notes.js'
+import { lostNotes, onlyBelow, skippedNotes, withoutUnsayable } from './notes.js'
 import { sharedBase } from './shared-layers.js'
 import {
   type CheckpointMeasurements,
@@ -239,7 +239,10 @@ class Job {
       const left = [...merged.skipped, ...onlyBelow(chain, top, top + 1, end)]
       this.problems.push(...skippedNotes(name, chain, left))
     }
+    const sayable = withoutUnsayable(name, operations)
+    operations = sayable.operations
     this.operations = operations
+    this.problems.push(...sayable.notes)
     const involved = operations.flatMap(operation => {
       const sources = operation.kind === 'merge' ? operation.sources : []
       return [operation, ...sources].map(({ layer }) => layer).filter(layer => typeof layer === 'number')
