@@ -29,7 +29,7 @@ export interface OperationOptions extends DomainOptions {
   readonly format?: 'json' | 'qmp' | 'sh'
   readonly apply?: boolean
   readonly dryRun?: boolean
-  readonly bodies: boolean
+  readonly bodies?: boolean
   readonly unsafeNoLock?: boolean
 }
 
