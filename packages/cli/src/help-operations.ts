@@ -51,7 +51,7 @@ ${statuses}`
 
 export const planPullHelp = `
 The bitmaps of the layers that are pulled up are added to the top's. A broken
-bitmap that would look sound afterwards is disabled.
+bitmap that would look sound afterwards is removed.
 
 --apply changes the bitmaps, and prints the qemu-img command for the data. Till
 it is run the top's bitmaps mark too much, which does no harm.

@@ -92,6 +92,7 @@ function operation(command: Command): Command {
         'sh',
       ]),
     )
+    .option('--no-bodies', 'judge from metadata alone: no check whether bitmaps have lost writes')
     .option('--apply', 'change the bitmaps of all images, or of none; the domain must be off')
     .option('--dry-run', 'print what --apply would write, and write nothing')
     .option('--unsafe-no-lock', 'with --apply: go on where no lock can be had')

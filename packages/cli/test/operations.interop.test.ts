@@ -205,7 +205,7 @@ describe.skipIf(peers.skip)(
           const theirs = await storedBitmaps(image)
           const script = await storedBitmaps(elsewhere(join(dir.path, 'script'))(image))
           if (image === left(chain)[0]) expect(theirs.size, name).toBeGreaterThan(0)
-          // libvirt goes on recording into one whose gap it has pulled away; here it is disabled.
+          // libvirt goes on recording into one whose gap it has pulled away; here it is removed.
           const traps = [...theirs].filter(
             ([bitmap, { flags }]) => flags.length > (script.get(bitmap)?.flags.length ?? 0),
           )
@@ -214,7 +214,7 @@ describe.skipIf(peers.skip)(
           const untrapped = (all: typeof theirs) =>
             new Map([...all].filter(([bitmap]) => !traps.some(([trap]) => trap === bitmap)))
           expect(outlines(untrapped(script)), `${name}: ${image}`).toEqual(outlines(untrapped(theirs)))
-          for (const [bitmap, { bits }] of theirs) {
+          for (const [bitmap, { bits }] of untrapped(theirs)) {
             // qemu-img's own copying is recorded too: more, never less.
             expect(lacks(script.get(bitmap)!.bits, bits), `${name}: ${bitmap} of ${image}`).toEqual([])
           }
@@ -226,7 +226,7 @@ describe.skipIf(peers.skip)(
           }
           const before = await storedBitmaps(elsewhere(join(dir.path, 'apply'))(image))
           expect(outlines(untrapped(before)), `${name}: ${image}`).toEqual(outlines(untrapped(theirs)))
-          for (const [bitmap, { bits }] of theirs) {
+          for (const [bitmap, { bits }] of untrapped(theirs)) {
             const own = before.get(bitmap)!.bits
             expect(lacks(bits, own), `${name}: ${bitmap} of ${image}`).toEqual([])
             if (written?.(chain) !== image) expect(own, `${name}: ${bitmap} of ${image}`).toEqual(bits)
@@ -245,8 +245,16 @@ describe.skipIf(peers.skip)(
       const left = names.flatMap((name, i) => steps[name]!.left(chains.get(targets[i]!)!))
       const xml = readFileSync(join(lab.libvirtRoot, 'qemu', `${domain}.xml`), 'utf8')
       expect(xml).toContain('.copy')
+      // By their bodies some of these have lost writes, since libvirt pulled a trap: then nothing would be deleted.
       const { stdout, status } = await tidemark([
-        ...['plan', 'delete', 'cp2', '--domain-xml', join(lab.libvirtRoot, 'qemu', `${domain}.xml`)],
+        ...[
+          'plan',
+          'delete',
+          'cp2',
+          '--no-bodies',
+          '--domain-xml',
+          join(lab.libvirtRoot, 'qemu', `${domain}.xml`),
+        ],
         ...['--checkpoint-dir', join(dir.path, 'libvirt/qemu/checkpoint', domain)],
         ...['--map-source', `${lab.images}=${images}`, '--apply'],
       ])

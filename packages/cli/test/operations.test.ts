@@ -94,6 +94,25 @@ describe('plan delete, commit, pull, copy, snapshot', () => {
     expect(remaining).toEqual([`virsh edit webshop, before it starts: sdb is ${hostImages}/data.qcow2 now`])
   })
 
+  it('keeps the bitmap that shows what an older one has lost; --no-bodies does not look', async () => {
+    const dir = tempDir()
+    try {
+      for (const name of ['root', 'data', 'data.overlay', 'logs']) {
+        copyFileSync(join(top, images, `${name}.qcow2`), join(dir.path, `${name}.qcow2`))
+      }
+      const args = [...shop.slice(0, -2), '--map-source', `${hostImages}=${dir.path}`]
+      const cleared = await tidemark(['bitmap', '--clear', join(dir.path, 'root.qcow2'), 'tuesday'], at)
+      expect(cleared.status).toBe(0)
+      expect(await tidemarkError(['plan', 'delete', 'wednesday', ...args], at)).toMatchObject({
+        ...{ status: 1, error: { code: 'operation-blocked', reason: 'bitmap-trap' } },
+      })
+      const flags = await tidemark(['plan', 'delete', 'wednesday', ...args, '--no-bodies'], at)
+      expect(flags.status).toBe(0)
+    } finally {
+      dir.remove()
+    }
+  })
+
   it('makes no script where qemu-img would go by other names than the plan', async () => {
     const args = ['plan', 'commit', ...shop, '--disk', 'sdb', '--top', '0', '--base', '1']
     expect(await tidemarkError([...args, '--format', 'sh'], at)).toMatchObject({

@@ -209,6 +209,16 @@ describe('the chained dialect', () => {
     expect(verdicts(records, asked).vda!.slice(0, 2)).toEqual(['incremental', 'accept'])
   })
 
+  it('skips no checkpoint of other files where its own are not known: the disk may have been copied since', () => {
+    const three = facts({ vda: [off('cp1'), on('cp3')] }, 3)
+    const [cp1, cp2, cp3] = three.checkpoints
+    const elsewhere = { ...cp2!, domain: domain([disk('vda', '/other')]) }
+    const away = { ...three, checkpoints: [cp1!, elsewhere, cp3!] }
+    expect(verdicts(away, 'cp1').vda!.slice(0, 3)).toEqual(['incremental', 'reject', '0:cp1 0:cp3'])
+    const rebuilt = { ...three, checkpoints: [{ ...cp1!, domain: undefined }, elsewhere, cp3!] }
+    expect(verdicts(rebuilt, 'cp1').vda).toEqual(['full', 'reject', '', 'disk-source-changed'])
+  })
+
   it('does not mind what was before the asked checkpoint', () => {
     const given = facts({ vda: line }, 3)
     const checkpoints = given.checkpoints.map(each =>

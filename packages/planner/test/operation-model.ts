@@ -37,7 +37,8 @@ interface ModelLayer {
 export type Event =
   | { readonly kind: 'write'; readonly granule: number }
   /** `leaveOut`: it has other disks alone, so nothing happens to this one's bitmaps. */
-  | { readonly kind: 'checkpoint'; readonly leaveOut?: boolean }
+  /** `bare`: its metadata are made of bitmaps alone, without the domain. */
+  | { readonly kind: 'checkpoint'; readonly leaveOut?: boolean; readonly bare?: boolean }
   /** The disk is unplugged, and plugged in again as another target. */
   | { readonly kind: 'retarget' }
   | { readonly kind: 'snapshot' }
@@ -62,12 +63,17 @@ export class OperationModel {
   readonly done: Record<string, number> = {}
   readonly #dialect: Dialect
   readonly #recordsCopies: boolean
+  readonly #told: Dialect | undefined
   #serial = 0
 
-  /** @param recordsCopies a commit is recorded by the base's bitmaps, as QEMU does it */
-  constructor(dialect: Dialect, recordsCopies: boolean) {
+  /**
+   * @param recordsCopies a commit is recorded by the base's bitmaps, as QEMU does it
+   * @param finds nobody tells the dialect: it is found from the flags
+   */
+  constructor(dialect: Dialect, recordsCopies: boolean, finds = false) {
     this.#dialect = dialect
     this.#recordsCopies = recordsCopies
+    this.#told = finds ? undefined : dialect
   }
 
   get checkpoints(): readonly string[] {
@@ -84,7 +90,7 @@ export class OperationModel {
         this.#write(event.granule)
         break
       case 'checkpoint':
-        this.#checkpoint(event.leaveOut ?? false)
+        this.#checkpoint(event)
         break
       case 'retarget':
         this.#target = this.#target === 'vda' ? 'vdb' : 'vda'
@@ -190,7 +196,7 @@ export class OperationModel {
     for (const since of this.truth.values()) since.add(granule)
   }
 
-  #checkpoint(leaveOut: boolean): void {
+  #checkpoint({ leaveOut = false, bare = false }: Event & { kind: 'checkpoint' }): void {
     if (this.#top.stale) return
     const name = `cp${this.#serial++}`
     if (!leaveOut) this.#begin(name)
@@ -202,7 +208,7 @@ export class OperationModel {
     const disks = leaveOut
       ? [{ name: this.#target, checkpoint: 'no' as const, bitmap: undefined }]
       : undefined
-    this.#checkpoints.push(checkpoint(name, { parent, disks, domain: domain([then]) }))
+    this.#checkpoints.push(checkpoint(name, { parent, disks, domain: bare ? undefined : domain([then]) }))
     if (!leaveOut) this.truth.set(name, new Set())
   }
 
@@ -244,9 +250,7 @@ export class OperationModel {
   #delete(event: Event & { kind: 'delete' }): void {
     const name = this.checkpoints[event.checkpoint % Math.max(1, this.checkpoints.length)]
     if (name === undefined) return
-    const plan = this.#plan('delete', facts =>
-      planDelete(facts, { checkpoint: name, dialect: this.#dialect }),
-    )
+    const plan = this.#plan('delete', facts => planDelete(facts, { checkpoint: name, dialect: this.#told }))
     if (plan === undefined) return
     const { torn = 0 } = event
     if (torn > 0) {
@@ -269,7 +273,7 @@ export class OperationModel {
     const top = event.top % (count - 1)
     const base = top + 1 + (event.base % (count - top - 1))
     const plan = this.#plan('commit', facts =>
-      planCommit(facts, { disk: this.#target, top, base, dialect: this.#dialect }),
+      planCommit(facts, { disk: this.#target, top, base, dialect: this.#told }),
     )
     if (plan === undefined) return
     this.#carryOut(plan)
@@ -291,7 +295,7 @@ export class OperationModel {
       planPull(facts, {
         disk: this.#target,
         base: base === count ? undefined : base,
-        dialect: this.#dialect,
+        dialect: this.#told,
       }),
     )
     if (plan === undefined) return
@@ -305,7 +309,7 @@ export class OperationModel {
     const count = this.#layers.length
     const file = this.#newFile()
     const plan = this.#plan('copy', facts =>
-      planCopy(facts, { disk: this.#target, target: file, shallow: event.shallow, dialect: this.#dialect }),
+      planCopy(facts, { disk: this.#target, target: file, shallow: event.shallow, dialect: this.#told }),
     )
     if (plan === undefined) return
     const target = newLayer(file)

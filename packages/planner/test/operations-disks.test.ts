@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import {
   type BackupFacts,
+  type LayerFacts,
   type OperationsPlan,
   operationsExitStatus,
   operationsToEdits,
@@ -10,6 +11,8 @@ import {
   planDelete,
   planPull,
   reconcile,
+  simulate,
+  whatIf,
 } from '../src/index.js'
 import { applyToChain, withChain, withoutCheckpoint } from '../src/operations/apply.js'
 import { bitmap, checkpoint, disk, domain, layer } from './facts.js'
@@ -143,6 +146,20 @@ describe('with the metadata of some checkpoints lost the dialect must be told', 
   })
 })
 
+it('what if goes by the dialect that is found afterwards', () => {
+  const now = domain([disk('vda', '/i/top')])
+  const names = ['cp1', 'cp2', 'cp3', 'cp4']
+  const facts: BackupFacts = {
+    domain: now,
+    checkpoints: names.map((name, i) => checkpoint(name, { parent: names[i - 1], domain: now })),
+    chains: new Map([['vda', [layer('/i/top', [off('cp1'), off('cp2'), 'cp3', 'cp4'])]]]),
+  }
+  const change = { kind: 'delete', checkpoint: 'cp1' } as const
+  const { after } = whatIf(facts, { incremental: 'cp2' }, [change])
+  expect(after).toEqual(planBackup(simulate(facts, change), { incremental: 'cp2' }))
+  expect('disks' in after && after.disks[0]!.merge.map(({ bitmap }) => bitmap)).toEqual(['cp2', 'cp3'])
+})
+
 describe('a layer of two disks', () => {
   const now = domain([disk('vda', '/i/a'), disk('vdb', '/i/b')])
   const shared = (...bitmaps: Parameters<typeof layer>[1]): BackupFacts => ({
@@ -167,6 +184,31 @@ describe('a layer of two disks', () => {
       'merge vda 1 p',
       'remove vdb 1 c',
     ])
+  })
+
+  it('is no base to commit into: the other disk would change, and its bitmaps would not tell', () => {
+    const commit = (facts: BackupFacts) => planCommit(facts, { disk: 'vda', top: 0, base: 1 })
+    expect(codes(commit(shared('c', 'p')))).toContain('blocks vda layer-shared')
+    // Below a layer that both have, and that hides it.
+    const facts = shared('c', 'p')
+    const both = layer('/i/middle', ['c', 'p'])
+    const chains = new Map([...facts.chains].map(([disk, [top, base]]) => [disk, [top!, both, base!]]))
+    const plan = planCommit({ ...facts, chains }, { disk: 'vda', top: 1, base: 2 })
+    expect(codes(plan).join()).not.toContain('layer-shared')
+  })
+
+  it('what if: it is changed on both', () => {
+    const facts = shared(off('p'), 'c')
+    const d = checkpoint('d', { parent: 'c', domain: now })
+    const chained = (chain: readonly LayerFacts[]) => [
+      layer(chain[0]!.filename, [off('p'), off('c'), 'd']),
+      ...chain.slice(1),
+    ]
+    const chains = new Map([...facts.chains].map(([disk, chain]) => [disk, chained(chain)]))
+    const before = { ...facts, checkpoints: [...facts.checkpoints, d], chains }
+    const after = simulate(before, { kind: 'delete', checkpoint: 'c' })
+    const names = (target: string) => after.chains.get(target)![1]!.bitmaps.map(({ name }) => name)
+    expect([names('vda'), names('vdb')]).toEqual([['p'], ['p']])
   })
 
   it('a disk that is listed twice counts once', () => {

@@ -154,14 +154,14 @@ describe('what is broken', () => {
     expect(brief(plan)).toEqual(['add vda target cp1', 'merge vda target cp1'])
   })
 
-  it('is disabled where a pull would hide it', () => {
+  it('is removed where a pull would hide it', () => {
     const facts = withVda(
       layer('/images/top', ['cp1']),
       layer('/images/middle', []),
       layer('/images/base', ['cp1']),
     )
     const plan = planPull(facts, { disk: 'vda', dialect: 'independent' })
-    expect(brief(plan)).toEqual(['disable vda 0 cp1'])
+    expect(brief(plan)).toEqual(['remove vda 0 cp1'])
     expect(codes(plan)).toContain('vda bitmap-trap')
     const [then] = planBackup(simulate(facts, { kind: 'pull', disk: 'vda', base: undefined }), {
       incremental: 'cp1',
@@ -172,9 +172,80 @@ describe('what is broken', () => {
   it('does not come back with a commit, though libvirt thinks it sound', () => {
     const facts = withVda(layer('/images/top', ['cp1']), layer('/images/base', []))
     const plan = planCommit(facts, { disk: 'vda', top: 0, base: 1, dialect: 'independent' })
-    expect(brief(plan)).toEqual(['add vda 1 cp1', 'merge vda 1 cp1', 'disable vda 1 cp1'])
+    expect([brief(plan), codes(plan).includes('vda bitmap-trap')]).toEqual([[], true])
     const chained = planCommit(facts, { disk: 'vda', top: 0, base: 1, dialect: 'chained' })
     expect([operationsExitStatus(chained), codes(chained)[1]]).toEqual([1, 'vda bitmap-gap'])
+  })
+
+  it('is disabled in a base below the top, where libvirt would not miss it', () => {
+    const facts = withVda(
+      layer('/images/top', ['cp1']),
+      layer('/images/middle', ['cp1']),
+      layer('/images/base', []),
+    )
+    const plan = planCommit(facts, { disk: 'vda', top: 1, base: 2, dialect: 'independent' })
+    expect(brief(plan)).toEqual(['add vda 2 cp1', 'merge vda 2 cp1', 'disable vda 2 cp1'])
+  })
+
+  /** The image of the time of cp1 has lost its bitmap, and metadata made of bitmaps do not tell which image that was. */
+  const lost: BackupFacts = {
+    domain: domain([disk('vda', '/images/top')]),
+    checkpoints: ['cp1', 'cp2', 'cp3'].map((name, i) =>
+      checkpoint(name, { parent: i ? `cp${i}` : undefined }),
+    ),
+    chains: new Map([
+      ['vda', [layer('/images/top', ['cp1', 'cp2', 'cp3']), layer('/images/base', ['cp2', 'cp3'])]],
+    ]),
+  }
+
+  it.each(['pull=vda', 'commit=vda:0:1', 'copy=vda:/images/copy'])(
+    'looks like no bitmap of the chained dialect afterwards: %s',
+    change => {
+      const after = simulate(lost, parseChange(change, Number))
+      const mode = (facts: BackupFacts, incremental: string) =>
+        planBackup(facts, { incremental }).disks[0]!.mode
+      expect([mode(lost, 'cp1'), mode(after, 'cp1')]).toEqual(['full', 'full'])
+      expect(mode(after, 'cp2')).toBe('incremental')
+    },
+  )
+
+  it('keeps a deletion from making flags look chained, until it is deleted itself', () => {
+    const off = bitmap('cp2', { recording: false })
+    const facts = { ...lost, chains: new Map([['vda', [layer('/images/top', ['cp1', off, 'cp3'])]]]) }
+    const plan = planDelete(facts, { checkpoint: 'cp1' })
+    expect([operationsExitStatus(plan), codes(plan)]).toEqual([1, ['vda bitmap-trap']])
+    expect(operationsExitStatus(planDelete(facts, { checkpoint: 'cp1', dialect: 'independent' }))).toBe(0)
+    expect(codes(planDelete(facts, { checkpoint: 'cp2' }))).toEqual([])
+  })
+
+  const whole = { ...lost, chains: new Map([['vda', [layer('/images/top', ['cp1', 'cp2', 'cp3'])]]]) }
+  /** cp1 of vda lacks what these newer ones have, in one layer. */
+  const holes = (newer: readonly string[], place = 0) => {
+    const where = { layer: place, filename: '/images/top', missingBytes: 1, firstOffset: 0 }
+    const violations = newer.map(name => ({ checkpoint: name, older: 'cp1', ...where }))
+    return new Map([['cp1', new Map([['vda', { dirtyBytes: 1, violations, errors: [] }]])]])
+  }
+
+  it('keeps the newer one that shows what it lacks', () => {
+    const of = (checkpoint: string, measurements = holes(['cp2'])) =>
+      codes(planDelete(whole, { checkpoint, measurements }))
+    expect([of('cp1'), of('cp2'), of('cp3')]).toEqual([[], ['vda bitmap-trap'], []])
+    expect(of('cp2', holes(['cp2', 'cp3']))).toEqual([])
+  })
+
+  it('does not get the marks of a layer below that would hide what it lacks', () => {
+    const facts = withVda(layer('/images/top', ['cp1', 'cp2']), layer('/images/base', ['cp1']))
+    const measurements = holes(['cp2'])
+    const pull = planPull(facts, { disk: 'vda', measurements })
+    expect([brief(pull), codes(pull).includes('vda bitmap-trap')]).toEqual([
+      ['merge vda 0 cp2', 'remove vda 0 cp1'],
+      true,
+    ])
+    // What is committed the base's own bitmap records.
+    const commit = { disk: 'vda', top: 0, base: 1 }
+    expect(codes(planCommit(facts, { ...commit, measurements }))).not.toContain('vda bitmap-trap')
+    const below = holes(['cp2'], 1)
+    expect(codes(planCommit(facts, { ...commit, measurements: below }))).toContain('vda bitmap-trap')
   })
 })
 
@@ -194,6 +265,21 @@ describe('what is printed', () => {
       source: hostile,
       'source-filename': '/images/a b',
     })
+  })
+
+  it('holds no name whose bytes are not known: that bitmap is left behind, and told', () => {
+    const facts = withVda(layer('/images/top', ['cp1', 'x\ufffd']), layer('/images/base', ['x\ufffd', 'cp1']))
+    const plans = [
+      planCommit(facts, { disk: 'vda', top: 0, base: 1 }),
+      planPull(facts, { disk: 'vda', dialect: 'chained' }),
+      planCopy(facts, { disk: 'vda', target: '/images/copy' }),
+      planSnapshot(facts, { overlays: new Map([['vda', '/images/new']]) }),
+    ]
+    for (const plan of plans) {
+      expect(plan.operations.map(({ bitmap }) => bitmap)).not.toContain('x\ufffd')
+      const [told] = plan.problems.filter(({ code }) => code === 'bitmap-skipped')
+      expect(told).toMatchObject({ severity: 'note', evidence: { rule: 'name-unsayable' } })
+    }
   })
 
   it('JSON has kebab-case keys, and QMP one transaction', () => {
@@ -256,12 +342,14 @@ describe('what if', () => {
     const facts = withVda(layer('/images/top', ['cp1', 'cp2']), layer('/images/base', ['cp1']))
     const hole = { checkpoint: 'cp2', layer: 1, filename: '/images/base', missingBytes: 1, firstOffset: 0 }
     const measurements = new Map([['vda', { dirtyBytes: 65536, violations: [hole], errors: [] }]])
-    for (const change of ['delete=cp2', 'snapshot', 'commit=vda:0:1']) {
-      const { before, after } = whatIf(facts, { incremental: 'cp1', measurements }, [
-        parseChange(change, Number),
-      ])
+    const then = (change: string) =>
+      whatIf(facts, { incremental: 'cp1', measurements }, [parseChange(change, Number)])
+    for (const change of ['snapshot', 'commit=vda:0:1']) {
+      const { before, after } = then(change)
       expect(before.disks[0]!.mode).toBe('full')
       expect((after as typeof before).disks[0]!.mode, change).toBe('full')
     }
+    // With cp2 what shows the hole would go.
+    expect(() => then('delete=cp2')).toThrow(expect.objectContaining({ code: 'operation-blocked' }))
   })
 })

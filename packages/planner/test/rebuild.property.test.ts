@@ -154,8 +154,9 @@ describe('checkpoints made of bitmaps alone', () => {
     })
     const bits = rebuildCheckpoints(facts, { orders: [order('vda', ['b.2'], ['b.1'])] })
     expect(bits.checkpoints.map(({ checkpoint: { name }, place }) => [name, place.sure])).toEqual([
-      ['b.2', 'certain'],
-      ['b.1', 'certain'],
+      // What counts up was made in that order, too: one of them may have been cleared.
+      ['b.2', 'guess'],
+      ['b.1', 'guess'],
     ])
     const split = rebuildCheckpoints(facts, {
       orders: [order('vda', ['b.2'], ['b.1']), order('vdb', ['b.1'], ['b.2'])],
@@ -174,6 +175,29 @@ describe('checkpoints made of bitmaps alone', () => {
     const apart = rebuildCheckpoints(facts, { orders: [{ ...order('vda'), ...sorted }] })
     expect(apart.notes.map(({ code }) => code)).toEqual(['bitmaps-incomparable'])
     expect(apart.checkpoints.every(({ place }) => place.sure === 'likely')).toBe(true)
+  })
+
+  it('what bits tell is a guess where the layers tell otherwise: an older one was cleared', () => {
+    const layers = [layer('/top', ['x', 'a']), layer('/base', ['x'])]
+    const order = (...bitmaps: string[]): LayerOrder => ({
+      ...{ target: 'vda', layer: 0, filename: '/top', apart: [], unread: [] },
+      chains: [bitmaps.map(name => [name])],
+    })
+    const places = (chain: readonly (typeof layers)[number][], bits: LayerOrder) => {
+      const facts = {
+        ...{ domain: domain([disk('vda', '/top'), disk('vdb', '/b')]), checkpoints: [] },
+        chains: new Map([
+          ['vda', chain],
+          // Only what is on one disk is compared.
+          ['vdb', [layer('/b', ['a'])]],
+        ]),
+      }
+      const { checkpoints } = rebuildCheckpoints(facts, { orders: [bits] })
+      return checkpoints.map(({ checkpoint: { name }, place }) => `${name} ${place.sure}`)
+    }
+    expect(places(layers, order('x', 'a'))).toEqual(['x certain', 'a certain'])
+    expect(places(layers, order('a', 'x'))).toEqual(['a guess', 'x guess'])
+    expect(places([layers[0]!], order('a', 'x'))).toEqual(['a certain', 'x certain'])
   })
 
   it('metadata outweigh bits, parents that are gone are replaced, circles and branches put in a line', () => {

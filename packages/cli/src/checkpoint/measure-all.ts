@@ -8,7 +8,7 @@ export async function measureAll({
   images,
   engine,
   dialect,
-}: OpenDomain): Promise<ReadonlyMap<string, Measurements>> {
+}: Pick<OpenDomain, 'facts' | 'images' | 'engine' | 'dialect'>): Promise<ReadonlyMap<string, Measurements>> {
   const measurements = new Map<string, Measurements>()
   for (const plan of planEveryCheckpoint(facts, { dialect })) {
     measurements.set(plan.incremental, await measureBodies(images, bodyQueries(facts, plan), engine))

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import {
   type BackupFacts,
   type Dialect,
+  type Measurements,
   type OperationsPlan,
   operationsExitStatus,
   operationsToJson,
@@ -28,6 +29,7 @@ export interface OperationOptions extends DomainOptions {
   readonly format?: 'json' | 'qmp' | 'sh'
   readonly apply?: boolean
   readonly dryRun?: boolean
+  readonly bodies?: boolean
   readonly unsafeNoLock?: boolean
 }
 
@@ -56,7 +58,8 @@ function toldDialect({ dialect }: OperationOptions): Dialect | undefined {
   return dialect === 'auto' ? undefined : dialect
 }
 
-type Planning = (facts: BackupFacts) => OperationsPlan
+/** @param measurements what the bodies say, by checkpoint; undefined at first */
+type Planning = (facts: BackupFacts, measurements?: ReadonlyMap<string, Measurements>) => OperationsPlan
 
 /** `tidemark plan delete`. */
 export function planDeleteCommand(
@@ -66,7 +69,12 @@ export function planDeleteCommand(
   output: Output,
 ): Promise<ExitStatus> {
   const dialect = toldDialect(options)
-  return run(facts => planDelete(facts, { checkpoint, dialect }), options, interruption, output)
+  return run(
+    (facts, measurements) => planDelete(facts, { checkpoint, dialect, measurements }),
+    options,
+    interruption,
+    output,
+  )
 }
 
 /** `tidemark plan commit`. */
@@ -79,7 +87,12 @@ export function planCommitCommand(
     throw new UsageError('commit what into what? Give --disk TARGET, --top LAYER and --base LAYER')
   }
   const dialect = toldDialect(options)
-  return run(facts => planCommit(facts, { disk, top, base, dialect }), options, interruption, output)
+  return run(
+    (facts, measurements) => planCommit(facts, { disk, top, base, dialect, measurements }),
+    options,
+    interruption,
+    output,
+  )
 }
 
 /** `tidemark plan pull`. */
@@ -90,7 +103,12 @@ export function planPullCommand(
 ): Promise<ExitStatus> {
   if (disk === undefined) throw new UsageError('pull into which disk? Give --disk TARGET')
   const dialect = toldDialect(options)
-  return run(facts => planPull(facts, { disk, base, dialect }), options, interruption, output)
+  return run(
+    (facts, measurements) => planPull(facts, { disk, base, dialect, measurements }),
+    options,
+    interruption,
+    output,
+  )
 }
 
 /** `tidemark plan copy`. */
@@ -103,9 +121,9 @@ export function planCopyCommand(
     throw new UsageError('copy what to where? Give --disk TARGET and --target FILE')
   }
   const request = { disk, target: resolve(target), shallow, dialect: toldDialect(options) }
-  const plan: Planning = facts => {
+  const plan: Planning = (facts, measurements) => {
     mustBeNew(facts, disk, request.target)
-    return planCopy(facts, request)
+    return planCopy(facts, { ...request, measurements })
   }
   return run(plan, options, interruption, output)
 }
@@ -203,7 +221,11 @@ async function withImages(
     if (!images.locksKnown) output.warn('/proc/locks cannot be read: whether the domain runs is not known')
     const { chains, fileIds } = images
     const facts = { domain, checkpoints, chains, fileIds }
-    const plan = makePlan(facts)
+    let plan = makePlan(facts)
+    if (options.bodies && operationsExitStatus(plan) === exitStatus.ok && plan.action !== 'snapshot') {
+      const { measureAll } = await import('../checkpoint/measure-all.js')
+      plan = makePlan(facts, await measureAll({ facts, images, engine, dialect: toldDialect(options) }))
+    }
     return { plan, facts, afterwards: new Afterwards(plan, images, mapRules) }
   } finally {
     await images.close()

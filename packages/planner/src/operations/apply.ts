@@ -6,6 +6,8 @@ import type {
   DomainDisk,
   LayerFacts,
 } from '../facts.js'
+import { placeOf } from './merge.js'
+import { fileNames } from './shared-layers.js'
 import type { BitmapOperation, Place } from './types.js'
 
 /**
@@ -55,6 +57,31 @@ export function applyToBitmaps(
     }
   }
   return bitmaps
+}
+
+/** The facts after the operations, on whichever disks an image is a layer of. */
+export function applyToFacts(facts: BackupFacts, operations: readonly BitmapOperation[]): BackupFacts {
+  const fileOf = fileNames(facts)
+  const files = operations.map(fileOf)
+  const chains = [...facts.chains].map(([disk, chain]): [string, readonly LayerFacts[]] => {
+    const own = chain.map((layer, i) => {
+      const file = fileOf(placeOf(disk, chain, i))
+      const here = operations.filter((_, n) => files[n] === file)
+      return { ...layer, bitmaps: applyToBitmaps(layer.bitmaps, here, () => true) }
+    })
+    return [disk, own]
+  })
+  return { ...facts, chains: new Map(chains) }
+}
+
+/** An image that does not exist yet, with the bitmaps that the operations add to it. */
+export function newImage(place: Place, like: LayerFacts, operations: readonly BitmapOperation[]): LayerFacts {
+  const { disk, filename, layer } = place
+  const bitmaps = applyToBitmaps([], operations, each => each.disk === disk && each.layer === layer)
+  return {
+    ...{ ...like, filename, namedAs: filename, format: 'qcow2', compat: '1.1', problem: undefined },
+    ...{ bitmapsStale: false, bitmaps, snapshots: [], fileId: undefined },
+  }
 }
 
 /** A disk's chain, and the domain's own account of it. */

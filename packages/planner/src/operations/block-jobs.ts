@@ -2,7 +2,7 @@
 import { PlanError } from '../errors.js'
 import type { BackupFacts, LayerFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
-import { applyToChain, withChain } from './apply.js'
+import { applyToFacts, newImage, withChain } from './apply.js'
 import { combineChained } from './chained.js'
 import { chainedProblems } from './chained-problems.js'
 import { dialectOf, dialectProblems } from './dialect.js'
@@ -17,8 +17,15 @@ import {
   sizeProblems,
 } from './disks.js'
 import { type MergeResult, merge, placeOf } from './merge.js'
-import { lostNotes, onlyBelow, skippedNotes } from './notes.js'
-import { chainedTraps, disarmTraps, recordsItself } from './traps.js'
+import { lostNotes, onlyBelow, skippedNotes, withoutUnsayable } from './notes.js'
+import { sharedBase } from './shared-layers.js'
+import {
+  type CheckpointMeasurements,
+  chainedTraps,
+  dialectTraps,
+  disarmTraps,
+  recordsItself,
+} from './traps.js'
 import type {
   BitmapOperation,
   DataStep,
@@ -33,6 +40,8 @@ interface JobRequest {
   readonly disk: string
   /** The caller's word. Undefined: found from the bitmaps' flags. */
   readonly dialect?: Dialect | undefined
+  /** What the bodies say, by checkpoint: a bitmap that has lost writes is broken too. Absent: directories alone count. */
+  readonly measurements?: CheckpointMeasurements | undefined
 }
 
 export interface CommitRequest extends JobRequest {
@@ -61,7 +70,7 @@ export interface CopyRequest extends JobRequest {
 export function planCommit(facts: BackupFacts, request: CommitRequest): OperationsPlan {
   const found = findDisk(facts, request.disk)
   const { chain } = found
-  const job = new Job(facts, found, 'commit', request.dialect)
+  const job = new Job(facts, found, 'commit', request)
   if (!job.readable) return job.plan([])
   const top = findLayer(found, request.top)
   const base = findLayer(found, request.base)
@@ -74,11 +83,17 @@ export function planCommit(facts: BackupFacts, request: CommitRequest): Operatio
     overlay: top === 0 ? undefined : placeOf(request.disk, chain, top - 1),
     baseFormat: chain[base]!.format,
   }
+  job.problems.push(...sharedBase(facts, found, top, base))
   if (!job.canHold(base)) return job.plan([data])
   job.combine({ top, base, target, command: 'qemu-img commit' })
   // What is committed is recorded by those bitmaps of the base that record: they lack nothing afterwards.
   const after = (layers: readonly LayerFacts[]) => [...layers.slice(0, top), ...layers.slice(base)]
-  job.disarm(base, after, name => recordsItself(chain[base]!, name))
+  const lost = (name: string) =>
+    request.measurements
+      ?.get(name)
+      ?.get(request.disk)
+      ?.violations.some(({ layer }) => layer === base)
+  job.disarm(target, after, name => recordsItself(chain[base]!, name) && !lost(name))
   if (base > 0 && top > 0 && job.operations.length > 0) job.reopen.push(target)
   return job.plan([data])
 }
@@ -91,7 +106,7 @@ export function planCommit(facts: BackupFacts, request: CommitRequest): Operatio
 export function planPull(facts: BackupFacts, request: PullRequest): OperationsPlan {
   const found = findDisk(facts, request.disk)
   const { chain } = found
-  const job = new Job(facts, found, 'pull', request.dialect)
+  const job = new Job(facts, found, 'pull', request)
   if (!job.readable) return job.plan([])
   const base = request.base === undefined ? undefined : findLayer(found, request.base)
   if ((base ?? chain.length) < 2) {
@@ -106,7 +121,7 @@ export function planPull(facts: BackupFacts, request: PullRequest): OperationsPl
   if (!job.canHold(0)) return job.plan([data])
   job.combine({ top: 0, base, target: top, command: 'qemu-img rebase' })
   const after = (layers: readonly LayerFacts[]) => [layers[0]!, ...layers.slice(base ?? layers.length)]
-  job.disarm(0, after, () => false)
+  job.disarm(top, after, () => false)
   return job.plan([data])
 }
 
@@ -118,7 +133,7 @@ export function planPull(facts: BackupFacts, request: PullRequest): OperationsPl
 export function planCopy(facts: BackupFacts, request: CopyRequest): OperationsPlan {
   const found = findDisk(facts, request.disk)
   const { chain } = found
-  const job = new Job(facts, found, 'copy', request.dialect)
+  const job = new Job(facts, found, 'copy', request)
   if (!job.readable) return job.plan([])
   const target: Place = { disk: request.disk, layer: 'target', filename: request.target }
   const below = request.shallow === true && chain.length > 1
@@ -133,6 +148,12 @@ export function planCopy(facts: BackupFacts, request: CopyRequest): OperationsPl
     target,
     command: 'qemu-img convert',
   })
+  const stays = request.shallow === true ? 1 : chain.length
+  const after = (layers: readonly LayerFacts[]) => [
+    newImage(target, layers[0]!, job.operations),
+    ...layers.slice(stays),
+  ]
+  job.disarm(target, after, () => false)
   return job.plan([data])
 }
 
@@ -157,28 +178,30 @@ const READABLE: ReadonlySet<OperationProblem['code']> = new Set([
 
 /** What the three have in common. */
 class Job {
-  readonly operations: BitmapOperation[] = []
+  operations: readonly BitmapOperation[] = []
   readonly reopen: Place[] = []
-  readonly #problems: OperationProblem[]
+  readonly problems: OperationProblem[]
   readonly #facts: BackupFacts
   readonly #found: DiskChain
   readonly #action: OperationAction
   readonly #dialect: Dialect
   readonly #dialectEvidence: OperationsPlan['dialectEvidence']
+  readonly #measurements: CheckpointMeasurements | undefined
 
-  constructor(facts: BackupFacts, found: DiskChain, action: OperationAction, told: Dialect | undefined) {
+  constructor(facts: BackupFacts, found: DiskChain, action: OperationAction, request: JobRequest) {
     this.#facts = facts
     this.#found = found
     this.#action = action
-    const { dialect, dialectEvidence } = dialectOf(facts, told)
+    this.#measurements = request.measurements
+    const { dialect, dialectEvidence } = dialectOf(facts, request.dialect)
     this.#dialect = dialect
     this.#dialectEvidence = dialectEvidence
-    this.#problems = [...chainProblems(found), ...dialectProblems(facts, { dialect, dialectEvidence })]
+    this.problems = [...chainProblems(found), ...dialectProblems(facts, { dialect, dialectEvidence })]
   }
 
   /** False where an image is not known: then no list of operations means anything. */
   get readable(): boolean {
-    return this.#problems.every(({ code }) => READABLE.has(code))
+    return this.problems.every(({ code }) => READABLE.has(code))
   }
 
   /** False, and a note, where the target of the data can hold no bitmaps. */
@@ -188,15 +211,15 @@ class Job {
     const evidence = { layer, filename }
     if (format !== 'qcow2') {
       const message = `layer ${layer} of ${disk.target}, ${filename}, is ${format} and holds no bitmaps: all bitmaps of the layers above it are lost`
-      this.#problems.push(problem('not-qcow2', 'note', disk.target, message, evidence))
+      this.problems.push(problem('not-qcow2', 'note', disk.target, message, evidence))
       return false
     }
     if (compat === '0.10') {
       const message = `layer ${layer} of ${disk.target}, ${filename}, is a version 2 image, which can hold no bitmaps: qemu-img amend -o compat=1.1 makes it one that can`
-      this.#problems.push(problem('image-version-2', 'blocks', disk.target, message, evidence))
+      this.problems.push(problem('image-version-2', 'blocks', disk.target, message, evidence))
     } else if (bitmapsStale) {
       const message = `the bitmaps of layer ${layer} of ${disk.target}, ${filename}, are stale, and cannot be added to: qemu-img check -r leaks drops them`
-      this.#problems.push(problem('bitmaps-stale', 'blocks', disk.target, message, evidence))
+      this.problems.push(problem('bitmaps-stale', 'blocks', disk.target, message, evidence))
     }
     return true
   }
@@ -209,19 +232,22 @@ class Job {
     if (this.#dialect === 'chained') {
       const combined = combineChained({ disk: name, chain, top, base, target })
       operations = combined.operations
-      this.#problems.push(...chainedProblems(name, chain, combined, target, base))
+      this.problems.push(...chainedProblems(name, chain, combined, target, base))
     } else {
       const merged = merge({ disk: name, chain, top, base, target })
       operations = merged.operations
       const left = [...merged.skipped, ...onlyBelow(chain, top, top + 1, end)]
-      this.#problems.push(...skippedNotes(name, chain, left))
+      this.problems.push(...skippedNotes(name, chain, left))
     }
-    this.operations.push(...operations)
+    const sayable = withoutUnsayable(name, operations)
+    operations = sayable.operations
+    this.operations = operations
+    this.problems.push(...sayable.notes)
     const involved = operations.flatMap(operation => {
       const sources = operation.kind === 'merge' ? operation.sources : []
       return [operation, ...sources].map(({ layer }) => layer).filter(layer => typeof layer === 'number')
     })
-    this.#problems.push(
+    this.problems.push(
       ...lostNotes(name, command, operations),
       ...sizeProblems(
         this.#found,
@@ -232,27 +258,32 @@ class Job {
 
   /** A broken bitmap must not be taken for sound just because the layer that told so has gone. */
   disarm(
-    target: number,
+    target: Place,
     moved: (layers: readonly LayerFacts[]) => readonly LayerFacts[],
     covered: (name: string) => boolean,
   ): void {
-    if (this.#dialect === 'chained') {
-      const { disk, chain } = this.#found
-      const between = applyToChain(chain, this.operations)
-      const states = [between, moved(between)].map(each => withChain(this.#facts, disk.target, each))
-      if (this.#problems.every(({ severity }) => severity !== 'blocks')) {
-        this.#problems.push(...chainedTraps(this.#facts, states, disk.target))
-      }
-      return
+    const { disk } = this.#found
+    if (this.#dialect === 'independent') {
+      const disarmed = disarmTraps({
+        ...{ facts: this.#facts, disk: disk.target, operations: this.operations },
+        ...{ target, moved, covered, measurements: this.#measurements },
+      })
+      this.operations = disarmed.operations
+      this.problems.push(...disarmed.notes)
     }
-    const question = { facts: this.#facts, disk: this.#found.disk.target, operations: this.operations }
-    const { operations, notes } = disarmTraps({ ...question, target, moved, covered })
-    this.operations.push(...operations)
-    this.#problems.push(...notes)
+    if (this.problems.some(({ severity }) => severity === 'blocks')) return
+    const between = applyToFacts(this.#facts, this.operations)
+    const after = withChain(between, disk.target, moved(between.chains.get(disk.target)!))
+    const states = [between, after]
+    if (this.#dialect === 'chained') {
+      this.problems.push(...chainedTraps(this.#facts, states, disk.target, this.#measurements))
+    } else if (this.#dialectEvidence.source === 'found') {
+      this.problems.push(...dialectTraps(this.#facts, states))
+    }
   }
 
   plan(data: readonly DataStep[]): OperationsPlan {
-    const blocked = this.#problems.some(({ severity }) => severity === 'blocks')
+    const blocked = this.problems.some(({ severity }) => severity === 'blocks')
     return {
       domain: this.#facts.domain.name,
       action: this.#action,
@@ -264,7 +295,7 @@ class Job {
       operations: this.operations,
       reopen: blocked ? [] : this.reopen,
       data,
-      problems: this.#problems,
+      problems: this.problems,
     }
   }
 }

@@ -4,19 +4,21 @@ import type { BackupFacts, CheckpointFacts } from '../facts.js'
 import { didYouMean, listNames } from '../nearest.js'
 import type { Dialect } from '../plan/types.js'
 import { findBitmap } from '../validity.js'
-import { applyToChain, withChain, withoutCheckpoint } from './apply.js'
+import { applyToFacts, withoutCheckpoint } from './apply.js'
 import { deleteTargets } from './delete-targets.js'
 import { dialectOf, dialectProblems } from './dialect.js'
 import { discard } from './discard.js'
 import { chainProblems, type DiskChain, placesOf, problem } from './disks.js'
 import { eachFileOnce, filesOnce } from './shared-layers.js'
-import { chainedTraps } from './traps.js'
+import { type CheckpointMeasurements, chainedTraps, dialectTraps, evidenceTraps } from './traps.js'
 import type { BitmapOperation, OperationProblem, OperationsPlan, Place } from './types.js'
 
 export interface DeleteRequest {
   readonly checkpoint: string
   /** The caller's word. Undefined: found from the bitmaps' flags. */
   readonly dialect?: Dialect | undefined
+  /** What the bodies say, by checkpoint: the newer bitmap of two may be the one that shows that the older has lost writes. */
+  readonly measurements?: CheckpointMeasurements | undefined
 }
 
 /**
@@ -51,14 +53,25 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
     }
     const discarded = discard(disk.target, chain, bitmap, parent)
     problems.push(...deleteProblems({ disk, chain }, bitmap, parent, discarded.operations.length === 0))
-    if (dialect === 'chained' && problems.every(({ severity }) => severity !== 'blocks')) {
-      // The metadata go last: until then the checkpoint is known, and its bitmaps are not there.
-      const between = withChain(facts, disk.target, applyToChain(chain, discarded.operations))
-      const checkpoints = withoutCheckpoint(facts.checkpoints, checkpoint.name)
-      problems.push(...chainedTraps(facts, [between, { ...between, checkpoints }], disk.target))
-    }
     operations.push(...discarded.operations)
     reopen.push(...discarded.reopen)
+  }
+  const once = eachFileOnce(facts, operations)
+  if (problems.every(({ severity }) => severity !== 'blocks')) {
+    // The metadata go last: until then the checkpoint is known, and its bitmaps are not there.
+    const between = applyToFacts(facts, once)
+    const states = [
+      between,
+      { ...between, checkpoints: withoutCheckpoint(facts.checkpoints, checkpoint.name) },
+    ]
+    const chained = dialect === 'chained'
+    if (chained) {
+      // Also of disks that it left out: they may have a layer in common with the others.
+      for (const { target } of facts.domain.disks) problems.push(...chainedTraps(facts, states, target))
+    } else if (dialectEvidence.source === 'found') {
+      problems.push(...dialectTraps(facts, states))
+    }
+    problems.push(...evidenceTraps(request.measurements, checkpoint.name, chained))
   }
   return {
     ...{
@@ -70,7 +83,7 @@ export function planDelete(facts: BackupFacts, request: DeleteRequest): Operatio
       disks,
       layers,
     },
-    ...{ operations: eachFileOnce(facts, operations), reopen: filesOnce(facts, reopen), data: [], problems },
+    ...{ operations: once, reopen: filesOnce(facts, reopen), data: [], problems },
   }
 }
 

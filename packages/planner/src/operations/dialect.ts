@@ -1,7 +1,8 @@
 import { buildCheckpointTree } from '../checkpoints/tree.js'
 import type { BackupFacts } from '../facts.js'
-import { findDialect } from '../plan/dialect.js'
+import { type DialectFinding, type DialectRule, findDialect } from '../plan/dialect.js'
 import type { Dialect, DialectEvidence } from '../plan/types.js'
+import { holdsCheckpoints } from '../reconcile/every-checkpoint.js'
 import { orphanBitmaps } from '../reconcile/order-queries.js'
 import { problem } from './disks.js'
 import type { OperationProblem } from './types.js'
@@ -14,9 +15,18 @@ export interface OperationsDialect {
 
 /** How the domain's bitmaps share the work. */
 export function dialectOf(facts: BackupFacts, told: Dialect | undefined): OperationsDialect {
-  const disks = facts.domain.disks.filter(({ source, readonly }) => source !== undefined && !readonly)
-  const { dialect, evidence } = findDialect(facts, buildCheckpointTree(facts.checkpoints), disks, told)
+  const { dialect, evidence } = find(facts, told)
   return { dialect, dialectEvidence: evidence }
+}
+
+/** What \`planBackup\` goes by where nobody tells the dialect. */
+export function foundRule(facts: BackupFacts): DialectRule {
+  return find(facts, undefined).rule
+}
+
+function find(facts: BackupFacts, told: Dialect | undefined): DialectFinding {
+  const disks = facts.domain.disks.filter(holdsCheckpoints)
+  return findDialect(facts, buildCheckpointTree(facts.checkpoints), disks, told)
 }
 
 /**

@@ -25,6 +25,7 @@ export {
 export { dataCommands, type OperationsShOptions, operationsToSh, remaining } from './sh.js'
 export { type Change, parseChange, simulate } from './simulate.js'
 export { planSnapshot, type SnapshotRequest, snapshotDisks } from './snapshot.js'
+export type { CheckpointMeasurements } from './traps.js'
 export type * from './types.js'
 export { operationsExitStatus } from './types.js'
 export { type WhatIf, whatIf } from './what-if.js'

@@ -49,6 +49,17 @@ export function onlyBelow(
   return skipped
 }
 
+/** Where a name's bytes were no UTF-8 (U+FFFD stands for them): nothing here could call it so. No checkpoint is called that. */
+export function withoutUnsayable(disk: string, operations: readonly BitmapOperation[]) {
+  const isUnsayable = ({ bitmap }: BitmapOperation) => bitmap.includes('\ufffd')
+  const names = new Set(operations.filter(isUnsayable).map(({ bitmap }) => bitmap))
+  const notes = [...names].map(bitmap => {
+    const message = `bitmap '${bitmap}' of ${disk} is not carried over: its name is no UTF-8, so it cannot be written`
+    return problem('bitmap-skipped', 'note', disk, message, { bitmap, rule: 'name-unsayable' })
+  })
+  return { operations: operations.filter(each => !isUnsayable(each)), notes }
+}
+
 /** What the usual command alone would lose: bitmaps that its target does not have. */
 export function lostNotes(
   disk: string,

@@ -1,13 +1,14 @@
 /** What would be: facts as they are after a change that nobody has made. */
 import { PlanError } from '../errors.js'
-import type { BackupFacts, LayerFacts } from '../facts.js'
+import type { BackupFacts } from '../facts.js'
 import type { Dialect } from '../plan/types.js'
-import { applyToBitmaps, applyToChain, withChain, withoutCheckpoint } from './apply.js'
+import { applyToFacts, newImage, withChain, withoutCheckpoint } from './apply.js'
 import { planCommit, planCopy, planPull } from './block-jobs.js'
 import { planDelete } from './delete.js'
 import { findDisk } from './disks.js'
 import { planSnapshot, snapshotDisks } from './snapshot.js'
-import type { OperationsPlan, Place } from './types.js'
+import type { CheckpointMeasurements } from './traps.js'
+import type { OperationsPlan } from './types.js'
 
 export type Change =
   | { readonly kind: 'delete'; readonly checkpoint: string }
@@ -69,17 +70,21 @@ function readChange(kind: string, rest: string, parseSize: (text: string) => num
  * The facts after the change: bitmaps as the operations of this folder leave them, layers and the domain's disks as the
  * data's move does, a deleted checkpoint's children under its parent. Pure.
  *
+ * @param measurements what the bodies say now, by checkpoint; see `DeleteRequest`
  * @throws {PlanError} `operation-blocked` for what cannot be done; what planning it throws
  * @example planBackup(simulate(facts, { kind: 'delete', checkpoint: 'cp2' }), { incremental: 'cp1' })
  */
-export function simulate(facts: BackupFacts, change: Change, dialect?: Dialect): BackupFacts {
+export function simulate(
+  facts: BackupFacts,
+  change: Change,
+  dialect?: Dialect,
+  measurements?: CheckpointMeasurements,
+): BackupFacts {
   switch (change.kind) {
     case 'delete': {
-      const plan = doable(planDelete(facts, { checkpoint: change.checkpoint, dialect }))
-      const chains = new Map(
-        [...facts.chains].map(([disk, chain]) => [disk, applyToChain(chain, of(plan, disk))]),
-      )
-      return { ...facts, chains, checkpoints: withoutCheckpoint(facts.checkpoints, change.checkpoint) }
+      const plan = doable(planDelete(facts, { checkpoint: change.checkpoint, dialect, measurements }))
+      const checkpoints = withoutCheckpoint(facts.checkpoints, change.checkpoint)
+      return { ...applyToFacts(facts, plan.operations), checkpoints }
     }
     case 'detach': {
       findDisk(facts, change.disk)
@@ -94,29 +99,31 @@ export function simulate(facts: BackupFacts, change: Change, dialect?: Dialect):
       return withChain(facts, change.disk, top && [{ ...top, virtualSize: change.size }, ...below])
     }
     case 'commit': {
-      const plan = doable(planCommit(facts, { ...change, dialect }))
+      const plan = doable(planCommit(facts, { ...change, dialect, measurements }))
       const [step] = plan.data
       if (step?.kind !== 'commit') throw notKnown(plan)
       const from = step.top.layer as number
-      const chain = [...applied(facts, plan)]
+      const now = applyToFacts(facts, plan.operations)
+      const chain = [...now.chains.get(change.disk)!]
       chain.splice(from, (step.base.layer as number) - from)
-      return withChain(facts, change.disk, chain)
+      return withChain(now, change.disk, chain)
     }
     case 'pull': {
-      const plan = doable(planPull(facts, { ...change, dialect }))
+      const plan = doable(planPull(facts, { ...change, dialect, measurements }))
       const [step] = plan.data
       if (step?.kind !== 'pull') throw notKnown(plan)
-      const [top, ...rest] = applied(facts, plan)
+      const now = applyToFacts(facts, plan.operations)
+      const [top, ...rest] = now.chains.get(change.disk)!
       const below = step.base === undefined ? [] : rest.slice((step.base.layer as number) - 1)
-      return withChain(facts, change.disk, [top!, ...below])
+      return withChain(now, change.disk, [top!, ...below])
     }
     case 'copy': {
-      const plan = doable(planCopy(facts, { ...change, dialect }))
+      const plan = doable(planCopy(facts, { ...change, dialect, measurements }))
       const [step] = plan.data
       if (step?.kind !== 'copy') throw notKnown(plan)
       const chain = facts.chains.get(change.disk)!
       const below = change.shallow ? chain.slice(1) : []
-      return withChain(facts, change.disk, [newImage(step.target, chain[0]!, plan), ...below])
+      return withChain(facts, change.disk, [newImage(step.target, chain[0]!, plan.operations), ...below])
     }
     case 'snapshot': {
       const disks =
@@ -126,7 +133,10 @@ export function simulate(facts: BackupFacts, change: Change, dialect?: Dialect):
       return plan.data.reduce((before, step) => {
         if (step.kind !== 'snapshot') return before
         const chain = before.chains.get(step.overlay.disk)!
-        return withChain(before, step.overlay.disk, [newImage(step.overlay, chain[0]!, plan), ...chain])
+        return withChain(before, step.overlay.disk, [
+          newImage(step.overlay, chain[0]!, plan.operations),
+          ...chain,
+        ])
       }, facts)
     }
   }
@@ -145,24 +155,6 @@ function notKnown(plan: OperationsPlan): PlanError {
   return new PlanError('plan-unknown', `${plan.action} cannot be foreseen: ${message}`, {
     targets: plan.disks,
   })
-}
-
-function of({ operations }: OperationsPlan, disk: string) {
-  return operations.filter(operation => operation.disk === disk)
-}
-
-function applied(facts: BackupFacts, plan: OperationsPlan): readonly LayerFacts[] {
-  return applyToChain(facts.chains.get(plan.disks[0]!)!, plan.operations)
-}
-
-/** An image that does not exist yet, with the bitmaps that the plan adds to it. */
-function newImage(place: Place, like: LayerFacts, { operations }: OperationsPlan): LayerFacts {
-  const { disk, filename, layer } = place
-  const bitmaps = applyToBitmaps([], operations, each => each.disk === disk && each.layer === layer)
-  return {
-    ...{ ...like, filename, namedAs: filename, format: 'qcow2', compat: '1.1', problem: undefined },
-    ...{ bitmapsStale: false, bitmaps, snapshots: [], fileId: undefined },
-  }
 }
 
 /** A name that no image of the chain has. */

@@ -4,6 +4,7 @@ import type { Dialect } from '../plan/types.js'
 import { dialectOf } from './dialect.js'
 import { chainProblems, findDisk, placesOf, problem } from './disks.js'
 import { placeOf } from './merge.js'
+import { withoutUnsayable } from './notes.js'
 import type { BitmapOperation, DataStep, OperationProblem, OperationsPlan, Place } from './types.js'
 
 export interface SnapshotRequest {
@@ -51,10 +52,11 @@ export function planSnapshot(facts: BackupFacts, request: SnapshotRequest): Oper
       ...{ kind: 'snapshot', top: place, topFormat: top.format, overlay },
       virtualSize: top.virtualSize,
     })
+    const own: BitmapOperation[] = []
     for (const { name, granularity, recording, inconsistent } of top.bitmapsStale ? [] : top.bitmaps) {
       const broken = inconsistent && !top.locked
       if (recording && !broken) {
-        operations.push({
+        own.push({
           ...{ ...overlay, bitmap: name, kind: 'add' },
           ...{ granularity, persistent: true, disabled: false },
         })
@@ -71,6 +73,9 @@ export function planSnapshot(facts: BackupFacts, request: SnapshotRequest): Oper
         }),
       )
     }
+    const sayable = withoutUnsayable(target, own)
+    operations.push(...sayable.operations)
+    problems.push(...sayable.notes)
     if (top.bitmapsStale && top.bitmaps.length > 0) {
       const message = `the bitmaps of ${target} (${top.filename}) are stale: none is made again on the overlay`
       problems.push(problem('bitmap-skipped', 'note', target, message, { rule: 'bitmaps-stale', layer: 0 }))

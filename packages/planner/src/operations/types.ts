@@ -80,6 +80,8 @@ export type OperationProblemCode =
   | 'bitmap-gap'
   | 'bitmaps-stale'
   | 'layer-size-differs'
+  /** Commit: the base is a layer of another disk, whose data would change. */
+  | 'layer-shared'
   | 'not-qcow2'
   /** A version 2 image, which can hold no bitmap. */
   | 'image-version-2'

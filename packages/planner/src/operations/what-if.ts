@@ -22,8 +22,14 @@ export interface WhatIf {
  */
 export function whatIf(facts: BackupFacts, request: BackupRequest, changes: readonly Change[]): WhatIf {
   const before = planBackup(facts, request)
-  const { dialect } = before
-  const later = changes.reduce((now, change) => simulate(now, change, dialect), facts)
+  // Not as found now: what the flags look like afterwards is what the next backup goes by.
+  const { dialect } = request
+  const measured = request.measurements && new Map([[request.incremental, request.measurements]])
+  let later = facts
+  for (const [i, change] of changes.entries()) {
+    // Bodies are of what is there now, so they tell of the first change.
+    later = simulate(later, change, dialect, i === 0 ? measured : undefined)
+  }
   const there = new Set(later.domain.disks.map(({ target }) => target))
   const sizeThen = new Map(request.sizeThen)
   for (const change of changes) {

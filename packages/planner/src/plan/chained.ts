@@ -61,7 +61,8 @@ export function walkLine(
   const steps: Step[] = []
   for (const step of line) {
     if (steps.length > 0 && !tookPart(step)) {
-      if (!chain.some(layer => findBitmap(layer, step.checkpoint.name))) continue
+      const holds = chain.some(layer => findBitmap(layer, step.checkpoint.name))
+      if (!holds && !mayBeCopied(line[0]!, step)) continue
       return { state: 'not-recorded', reasons: step.recorded.reasons.filter(isGrave) }
     }
     steps.push(step)
@@ -108,6 +109,17 @@ const isGrave = ({ severity }: Reason) => severity === 'blocks'
 /** A disk that was unplugged then, or left out, keeps the bitmap before: nobody disabled it. */
 function tookPart({ recorded }: Step): boolean {
   return !recorded.reasons.some(isGrave)
+}
+
+/**
+ * A later checkpoint's record has other files: another disk was in the same place for a while, or this one was copied since.
+ * Which it was only the asked checkpoint's own files could tell.
+ */
+function mayBeCopied(asked: Step, { recorded }: Step): boolean {
+  return (
+    asked.recorded.filesThen === undefined &&
+    recorded.reasons.some(({ code }) => code === 'disk-source-changed')
+  )
 }
 
 /**

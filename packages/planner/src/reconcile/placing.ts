@@ -21,8 +21,7 @@ export type Placing = Sureness
 export function rankNames(facts: BackupFacts, rows: readonly CheckpointFacts[]): readonly string[] {
   const groups = new Map<string, { time: number; readonly names: Ranked[] }>()
   for (const { name, creationTime } of rows) {
-    const named = timeInName(name)
-    const { stem, number } = named === undefined ? numberInName(name) : { stem: '', number: named }
+    const { stem, number, named } = countInName(name)
     const group = groups.get(stem) ?? { time: Number.POSITIVE_INFINITY, names: [] }
     groups.set(stem, group)
     group.time = Math.min(group.time, creationTime ?? named ?? Number.POSITIVE_INFINITY)
@@ -31,6 +30,11 @@ export function rankNames(facts: BackupFacts, rows: readonly CheckpointFacts[]):
   return [...groups]
     .sort(([a, { time }], [b, other]) => compare(time, other.time) || (a < b ? -1 : 1))
     .flatMap(([, { names }]) => names.sort(byLooks).map(({ name }) => name))
+}
+
+function countInName(name: string): { stem: string; number: number | undefined; named: number | undefined } {
+  const named = timeInName(name)
+  return named === undefined ? { ...numberInName(name), named } : { stem: '', number: named, named }
 }
 
 interface Ranked {
@@ -74,6 +78,7 @@ export function placings(
 ): ReadonlyMap<string, Placing> {
   const { names } = order
   const links = names.slice(1).map((name, i) => linkOf(facts, order, names[i]!, name))
+  const doubted = contradicted(facts, names)
   const places = new Map<string, Placing>()
   for (const [i, name] of names.entries()) {
     const before = names[i - 1]
@@ -86,11 +91,52 @@ export function placings(
       places.set(name, { sure: 'guess', evidence: ['disks or metadata contradict each other'] })
       continue
     }
+    if (doubted.has(name)) {
+      const why = 'bitmaps tell another order than names or layers do: one of them may have lost writes'
+      places.set(name, { sure: 'guess', evidence: [why] })
+      continue
+    }
     const follows = before === undefined || (order.isAfterAll(before) && order.isAfterAll(name))
     const around = [links[i - 2], links[i - 1], links[i]].filter(link => link !== undefined)
     places.set(name, weakest(around, follows && order.isBeforeAll(name)))
   }
   return places
+}
+
+/** Those which the order has before one that counts less, or that is in deeper layers of one disk; and these. */
+function contradicted({ chains }: BackupFacts, names: readonly string[]): ReadonlySet<string> {
+  const series = new Map<string, { readonly name: string; readonly value: number }[]>()
+  for (const name of names) {
+    const { stem, number } = countInName(name)
+    if (number === undefined) continue
+    const members = series.get(stem) ?? []
+    series.set(stem, members)
+    members.push({ name, value: number })
+  }
+  const depths = [...chains.values()].map(chain => {
+    const deepest = new Map<string, number>()
+    for (const [layer, image] of chain.entries()) {
+      if (!image.bitmapsStale) for (const { name } of image.bitmaps) deepest.set(name, layer)
+    }
+    return names.flatMap(name => {
+      const depth = deepest.get(name)
+      return depth === undefined ? [] : [{ name, value: -depth }]
+    })
+  })
+  const found = new Set<string>()
+  for (const rising of [...series.values(), ...depths]) {
+    let most = Number.NEGATIVE_INFINITY
+    for (const { name, value } of rising) {
+      if (value < most) found.add(name)
+      most = Math.max(most, value)
+    }
+    let least = Number.POSITIVE_INFINITY
+    for (const { name, value } of rising.toReversed()) {
+      if (value > least) found.add(name)
+      least = Math.min(least, value)
+    }
+  }
+  return found
 }
 
 function weakest(links: readonly Placing[], shown: boolean): Placing {
