@@ -72,8 +72,8 @@ function randomLine(random: Random, names: readonly string[], others: readonly s
 }
 
 describe.skipIf(peers.skip)(`the same arguments as qemu-img bitmap${peers.label}`, () => {
-  const images = 30
-  const lines = 5
+  const images = 15
+  const lines = 4
   it.each([0, 1, 2])('random command lines, part %d', async part => {
     let done = 0
     let refused = 0
