@@ -4,7 +4,7 @@ import { backupXml, ownClusters } from '@tidemark/testkit'
 import { widen } from '../sets.js'
 import type { Coverage } from './coverage.js'
 import type { Disk } from './disk.js'
-import { excuses, type Miss } from './known.js'
+import { careful, excuses, type Miss } from './known.js'
 import { type Planned, type Plans, planLive } from './plans.js'
 import { differing, STEP, setOf, stepsOf } from './steps-of.js'
 import type { World } from './world.js'
@@ -183,7 +183,12 @@ export class Judge {
     }
     if (disk.mode === 'full') {
       const kind = clusters.length === 0 ? 'needless' : 'traps'
-      for (const code of blocking(disk)) this.#coverage.count(kind, code)
+      for (const code of blocking(disk)) {
+        this.#coverage.count(kind, code)
+        if (kind === 'needless' && !careful.includes(code)) {
+          this.#say(checkpoint, disk, 'is full, though what libvirt copied restores it')
+        }
+      }
     }
   }
 

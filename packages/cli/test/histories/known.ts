@@ -42,11 +42,11 @@ export const known: readonly Known[] = [
     id: 'removed-and-made-again',
     why:
       "libvirt's commit and pull make a bitmap anew that somebody removed from the image that they write to, with what " +
-      'the other layers have of it; an image that has left the chain shows nothing any more',
+      'the other layers have of it',
     covers: ({ disk, checkpoint, plan, bodies, newer }, cluster) =>
       (disk.removed.get(checkpoint) ?? []).some(
         ({ file, content }) =>
-          (!disk.files.includes(file) || plan.merge.some(({ filename }) => filename === file)) &&
+          plan.merge.some(({ filename }) => filename === file) &&
           differing(disk.moments.get(checkpoint)!.content, content).includes(cluster),
       ) && !(bodies && [...newer.values()].some(bits => bits.has(cluster))),
   },
@@ -62,6 +62,14 @@ export const known: readonly Known[] = [
     why: 'a bitmap disabled by hand on every disk that has two looks like the chained dialect',
     covers: ({ disk, dialect }) => dialect === 'chained' && disk.disabled.size > 0,
   },
+]
+
+/**
+ * Why a disk may be copied whole though its bitmaps would do: the images of that time have left the chain; the order of
+ * the checkpoints is open where flags look like the chained dialect.
+ */
+export const careful: readonly string[] = [
+  ...['bitmap-missing', 'disk-not-in-checkpoint', 'disk-source-changed', 'checkpoint-branched'],
 ]
 
 /** What explains a miss, or undefined where something of it is not explained. */

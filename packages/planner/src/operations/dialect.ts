@@ -19,7 +19,7 @@ export function dialectOf(facts: BackupFacts, told: Dialect | undefined): Operat
   return { dialect, dialectEvidence: evidence }
 }
 
-/** What \`planBackup\` goes by where nobody tells the dialect. */
+/** What `planBackup` goes by where nobody tells the dialect. */
 export function foundRule(facts: BackupFacts): DialectRule {
   return find(facts, undefined).rule
 }

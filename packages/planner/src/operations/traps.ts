@@ -148,7 +148,7 @@ export function evidenceTraps(
       if (shown === undefined || left.length > 0) continue
       const older = shown.older ?? name
       const message =
-        `bitmap '${older}' of ${disk} lacks ${shown.missingBytes} bytes that the newer '${shown.checkpoint}' has: it has lost ` +
+        `bitmap '${older}' of ${disk} lacks ${shown.missingBytes} bytes that '${shown.checkpoint}' has: it has lost ` +
         `writes, and nothing would show that afterwards. Delete checkpoint '${older}' first`
       const evidence = { bitmap: older, rule: 'bitmap-subset-violated', checkpoint: shown.checkpoint }
       return [problem('bitmap-trap', 'blocks', disk, message, evidence)]
