@@ -1,6 +1,6 @@
 // Locks on files that are read and held: who may be beside them, as beside QEMU's readers.
 import { chmodSync, closeSync, openSync } from 'node:fs'
-import { needs, qcow2Blockdev, type RunResult, run, StorageDaemon } from '@tidemark/testkit'
+import { qcow2Blockdev, type RunResult, run, StorageDaemon } from '@tidemark/testkit'
 import { describe, expect, it } from 'vitest'
 import { openHeldFile, readLocks } from '../src/node/index.js'
 import { F_RDLCK, F_UNLCK, F_WRLCK, native } from '../src/node/native.js'
@@ -10,10 +10,10 @@ import {
   any,
   daemon,
   fresh,
+  type Hold,
   io,
   label,
   lockedBytes,
-  machine,
   nbd,
   ours,
   outcome,
@@ -21,6 +21,7 @@ import {
   skip,
   wasRefused,
   write,
+  writers,
 } from './lock-peers.js'
 
 describe.skipIf(skip)(`an image that we read and hold, as QEMU's readers do${label}`, () => {
@@ -33,21 +34,12 @@ describe.skipIf(skip)(`an image that we read and hold, as QEMU's readers do${lab
     const qemu = await run('qemu-img', ['check', '-f', 'qcow2', file], any)
     return { said, refused: wasRefused(qemu) }
   }
-  const system = needs('qemu-system-x86_64')
-  it.each<[string, (file: string) => Promise<() => Promise<void>>, string]>([
-    ['a storage daemon that writes', daemon, 'image-locked written'],
+  it.each<readonly [string, Hold, string]>([
+    ...writers.map(([name, hold]) => [name, hold, 'image-locked written'] as const),
     ['one that reads', file => daemon(file, { 'read-only': true }), 'opened'],
     ['one that writes to an overlay', overlay, 'opened'],
-    ['qemu-nbd', nbd(), 'image-locked written'],
     ['qemu-nbd -r', nbd('-r'), 'opened'],
-    ['qemu-io', io(), 'image-locked written'],
     ['qemu-io -r -U', io('-r', '-U'), 'opened'],
-    ...(system.skip
-      ? []
-      : [
-          ['a machine', machine('off'), 'image-locked written'] as const,
-          ['a machine, share-rw=on', machine('on'), 'image-locked written'] as const,
-        ].map(([name, hold, said]) => [name, hold, said] as [string, typeof hold, string])),
   ])('beside %s', async (_, hold, said) => {
     const file = await fresh()
     const release = await hold(file)

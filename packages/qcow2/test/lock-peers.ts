@@ -115,12 +115,29 @@ export const io = (...flags: string[]) => {
 export const nbd = (...flags: string[]) => {
   return (file: string) => start('qemu-nbd', ['-f', 'qcow2', '-t', '-k', socket(), ...flags, file], file)
 }
-export const machine = (share: string) => (file: string) => {
+const machine = (share: string) => (file: string) => {
   const args = ['-S', '-machine', 'q35,accel=tcg', '-display', 'none', '-nodefaults', '-monitor', 'none']
   args.push('-blockdev', `driver=qcow2,node-name=d,file.driver=file,file.filename=${file}`)
   args.push('-device', `virtio-blk-pci,drive=d,share-rw=${share}`)
   return start('qemu-system-x86_64', args, file)
 }
+
+/** Takes a file, and gives it back when what it returns is called. */
+export type Hold = (file: string) => Promise<() => Promise<void>>
+
+/** Each program of QEMU's that writes to what it has. */
+export const writers: readonly (readonly [name: string, hold: Hold])[] = [
+  ['a storage daemon that writes', daemon],
+  ['qemu-nbd', nbd()],
+  ['qemu-io', io()],
+  ...(needs('qemu-system-x86_64').skip
+    ? []
+    : ([
+        ['a machine', machine('off')],
+        ['a machine, share-rw=on', machine('on')],
+      ] as const)),
+]
+
 export const overlay = async (file: string) => {
   const top = `${file}-top`
   await qemuImg.create(top, undefined, { backing: file })

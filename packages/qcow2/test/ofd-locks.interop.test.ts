@@ -3,15 +3,7 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, symlinkSync } from 'node:fs'
 import { connect } from 'node:net'
 import { basename } from 'node:path'
-import {
-  needs,
-  programPath,
-  qcow2Blockdev,
-  type RunResult,
-  run,
-  runSync,
-  StorageDaemon,
-} from '@tidemark/testkit'
+import { programPath, qcow2Blockdev, type RunResult, run, runSync, StorageDaemon } from '@tidemark/testkit'
 import { afterAll, describe, expect, it } from 'vitest'
 import { readBytes } from '../src/index.js'
 import { openFile, readLocks } from '../src/node/index.js'
@@ -24,10 +16,10 @@ import {
   delay,
   dir,
   fresh,
+  type Hold,
   io,
   label,
   lockedBytes,
-  machine,
   nbd,
   ours,
   outcome,
@@ -38,12 +30,12 @@ import {
   theirs,
   wasRefused,
   write,
+  writers,
 } from './lock-peers.js'
 
 describe.skipIf(skip)(`while a QEMU has the image, ours is refused as QEMU's own writers are${label}`, () => {
-  const system = needs('qemu-system-x86_64')
-  it.each<[string, (file: string) => Promise<() => Promise<void>>, string]>([
-    ['a storage daemon that writes', daemon, 'image-locked written'],
+  it.each<readonly [string, Hold, string]>([
+    ...writers.map(([name, hold]) => [name, hold, 'image-locked written'] as const),
     ['one that reads', file => daemon(file, { 'read-only': true }), 'image-locked read'],
     [
       'one that reads whatever others do',
@@ -51,17 +43,9 @@ describe.skipIf(skip)(`while a QEMU has the image, ours is refused as QEMU's own
       'opened',
     ],
     ['one that writes to an overlay: this is its backing file', overlay, 'image-locked read'],
-    ['qemu-nbd', nbd(), 'image-locked written'],
     ['qemu-nbd -r', nbd('-r'), 'image-locked read'],
-    ['qemu-io', io(), 'image-locked written'],
     ['qemu-io -r', io('-r'), 'image-locked read'],
     ['qemu-io -r -U', io('-r', '-U'), 'opened'],
-    ...(system.skip
-      ? []
-      : [
-          ['a machine', machine('off'), 'image-locked written'] as const,
-          ['a machine, share-rw=on', machine('on'), 'image-locked written'] as const,
-        ].map(([name, hold, outcome]) => [name, hold, outcome] as [string, typeof hold, string])),
   ])('%s', async (_, hold, outcome) => {
     const file = await fresh()
     const release = await hold(file)
